@@ -1,0 +1,1 @@
+"""Translate headgate's decisions into the resources of each serving framework."""

@@ -1,0 +1,1 @@
+"""Pure decisions: no clock, no IO, no Kubernetes, no serving framework."""

@@ -1,0 +1,201 @@
+"""The settings file as validated models, and errors that name the file, the line and the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+
+from headgate.core.model import Pipeline, Slo
+from headgate.core.units import format_cpu, parse_cpu, parse_duration
+
+Path = tuple[str | int, ...]
+
+Millicores = Annotated[
+    int,
+    BeforeValidator(parse_cpu),
+    WithJsonSchema({"type": ["string", "number"], "description": "CPUs as a Kubernetes quantity: 250m, 2, 1.5"}),
+]
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema({"type": ["string", "number"], "description": "A duration: 250ms, 30s, 1m30s; a number is seconds"}),
+]
+
+
+class SettingsError(ValueError):
+    """The settings are wrong; the message names the file, each line and field, and what to do. Exit code 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed settings file: its data, and the line on which the value at each path stands."""
+
+    source: str
+    data: object
+    lines: Mapping[Path, int] = field(default_factory=dict)
+
+    def place(self, path: Path) -> str:
+        """`file:line`, of the value at `path` or of the nearest one around it."""
+        for length in range(len(path), -1, -1):
+            if (line := self.lines.get(path[:length])) is not None:
+                return f"{self.source}:{line}"
+        return self.source
+
+
+class Model(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+M = TypeVar("M", bound=Model)
+
+
+def validate(document: Document, model: type[M]) -> M:
+    """The settings of a document. Raises SettingsError with one line for each mistake."""
+    if not isinstance(document.data, dict):
+        raise SettingsError(f"{document.place(())}: expected a mapping of settings, found {_kind(document.data)}")
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(document, model, error))) from None
+
+
+def field_name(path: Path) -> str:
+    """A path as people write it: ("pipelines", 0, "floor") -> "pipelines[0].floor"."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+class FieldError(ValueError):
+    """A mistake that a cross-field check found, with the path of the field to blame."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def _explain(document: Document, model: type[Model], error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        path: Path = tuple(problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, FieldError):
+            path += cause.path
+        # Union members and validators add their own name to the location; only what is in the file helps.
+        path = _existing(document.data, path)
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown setting; known here: {', '.join(_known(model, path[:-1])) or 'none'}"
+        elif problem["type"] == "missing":
+            message = "required"
+        elif problem["type"] != "value_error":
+            message = f"{message[:1].lower()}{message[1:]}, found {_kind(problem['input'])}"
+        name = field_name(path)
+        yield f"{document.place(path)}: {name}: {message}" if name else f"{document.place(path)}: {message}"
+
+
+def _existing(data: object, path: Path) -> Path:
+    kept: list[str | int] = []
+    for index, part in enumerate(path):
+        missing_field = isinstance(data, dict) and part not in data and index == len(path) - 1
+        if not missing_field:
+            try:
+                data = data[part]  # type: ignore[index]  # anything that cannot be indexed is caught
+            except (LookupError, TypeError):
+                continue
+        kept.append(part)
+    return tuple(kept)
+
+
+def _known(model: type[Model], path: Path) -> list[str]:
+    current: Any = model
+    for part in path:
+        if isinstance(part, int) or not hasattr(current, "model_fields"):
+            continue
+        info = current.model_fields.get(part)
+        current = _inner_model(info.annotation) if info else None
+    return sorted(current.model_fields) if hasattr(current, "model_fields") else []
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if (found := _inner_model(argument)) is not None:
+            return found
+    return None
+
+
+def _kind(value: object) -> str:
+    names = {dict: "a mapping", list: "a list", type(None): "nothing"}
+    return names.get(type(value)) or repr(value)
+
+
+class SloSettings(Model):
+    """The share of requests that must answer in time."""
+
+    latency: Annotated[Seconds, Field(gt=0)]
+    percentile: float = Field(default=95.0, gt=0, lt=100)
+
+    def value(self) -> Slo:
+        """The same for the decision."""
+        return Slo(self.latency, self.percentile)
+
+
+class PipelineSettings(Model):
+    """What every host's settings say of a pipeline."""
+
+    name: str = Field(min_length=1)
+    floor: Millicores = 0
+    ceiling: Millicores | None = None
+    step: Annotated[Millicores, Field(gt=0)] = 1
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    priority: int = 0
+    slo: SloSettings | None = None
+
+    @model_validator(mode="after")
+    def _floor_below_ceiling(self) -> PipelineSettings:
+        if self.ceiling is not None and self.floor > self.ceiling:
+            raise FieldError(
+                ("floor",),
+                f"pipeline {self.name}: floor {format_cpu(self.floor)} is above its ceiling {format_cpu(self.ceiling)}",
+            )
+        return self
+
+    def value(self) -> Pipeline:
+        """The same for the decision."""
+        return Pipeline(
+            name=self.name,
+            floor=self.floor,
+            ceiling=self.ceiling,
+            step=self.step,
+            weight=self.weight,
+            priority=self.priority,
+            slo=self.slo.value() if self.slo else None,
+        )
+
+
+def check_names(names: list[str], where: str = "pipelines") -> None:
+    """Raise FieldError when two entries of the list at `where` have one name."""
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if name in seen:
+            raise FieldError((where, index, "name"), f"{name!r} is the name of {where}[{seen[name]}] already")
+        seen[name] = index
+
+
+def check_floors(pipelines: list[Pipeline], budget: int) -> None:
+    """Raise FieldError when the floors do not fit into `budget` millicores."""
+    total = sum(pipeline.floor for pipeline in pipelines)
+    if total > budget:
+        floors = ", ".join(f"{p.name} {format_cpu(p.floor)}" for p in pipelines if p.floor)
+        raise FieldError(
+            ("budget",),
+            f"the floors need {format_cpu(total)} CPUs ({floors}), the budget is {format_cpu(budget)}: "
+            "lower a floor or raise the budget",
+        )

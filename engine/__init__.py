@@ -1,0 +1,1 @@
+"""The reference ONNX engine: many pipelines on one machine, one CPU budget."""
