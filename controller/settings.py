@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path as FilePath
 
@@ -9,12 +10,18 @@ import yaml
 
 from headgate.core.config import Document, Path, SettingsError
 
+# libyaml's parser is about eight times as fast; PyYAML is built without it on some platforms.
+Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_DEEPEST = 50
+"""Levels of nesting; settings need about six."""
+
 
 def read(path: str) -> Document:
     """The settings file at `path`, "-" for standard input. Raises SettingsError when it cannot be read."""
     source = "standard input" if path == "-" else path
     try:
-        text = sys.stdin.read() if path == "-" else FilePath(path).read_text(encoding="utf-8")
+        text = (sys.stdin.buffer.read() if path == "-" else FilePath(path).read_bytes()).decode("utf-8")
     except OSError as error:
         raise SettingsError(f"{source}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -23,37 +30,67 @@ def read(path: str) -> Document:
 
 
 def parse(text: str, source: str) -> Document:
-    """The document in `text`. Raises SettingsError on broken YAML and on a key given twice."""
-    loader = yaml.SafeLoader(text)
+    """The document in `text`. Raises SettingsError on broken YAML or JSON and on a key given twice."""
+    if text.lstrip().startswith("{"):
+        try:
+            return Document(source, json.loads(text, object_pairs_hook=_unique))
+        except (ValueError, RecursionError):
+            pass  # braces are YAML as well, and its parser says on which line the mistake is
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return Document(source, None, {(): 1})
-        lines: dict[Path, int] = {}
-        _note_lines(node, (), lines, source)
-        return Document(source, loader.construct_document(node), lines)
+        _check_depth(text, source)
+        loader = Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return Document(source, None, {(): 1})
+            lines: dict[Path, int] = {}
+            _note_lines(node, (), lines, ())
+            return Document(source, loader.construct_document(node), lines)
+        finally:
+            loader.dispose()
+    except SettingsError:
+        raise
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SettingsError(f"{source}:{line}: is not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{source}: is not valid YAML: {error}") from None
-    finally:
-        loader.dispose()
+        raise SettingsError(f"{source}: is not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _note_lines(node: yaml.Node, path: Path, lines: dict[Path, int], source: str) -> None:
-    if path in lines:
-        return  # an alias that contains itself, or a node seen already
-    lines[path] = node.start_mark.line + 1
+def _check_depth(text: str, source: str) -> None:
+    # libyaml builds its tree by recursion in C, where too deep a nesting ends the process instead of raising.
+    depth = 0
+    for event in yaml.parse(text, Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEEPEST:
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise SettingsError(f"{source}:{line}: is nested too deeply: settings need a few levels")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+def _note_lines(node: yaml.Node, path: Path, lines: dict[Path, int], around: tuple[yaml.Node, ...]) -> None:
+    if node in around:
+        raise yaml.MarkedYAMLError(problem="the value contains itself", problem_mark=node.start_mark)
+    lines.setdefault(path, node.start_mark.line + 1)
+    around = (*around, node)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             name = str(key.value)
             if name in seen:
-                raise SettingsError(f"{source}:{key.start_mark.line + 1}: {name!r} is given twice: keep one")
+                raise yaml.MarkedYAMLError(problem=f"{name!r} is given twice: keep one", problem_mark=key.start_mark)
             seen.add(name)
-            _note_lines(value, (*path, name), lines, source)
             lines[(*path, name)] = key.start_mark.line + 1
+            _note_lines(value, (*path, name), lines, around)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _note_lines(value, (*path, index), lines, source)
+            _note_lines(value, (*path, index), lines, around)
