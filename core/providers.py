@@ -1,7 +1,7 @@
 """The contract of a node provider: whatever can add machines to a group and delete one of them by its name.
 
-Every provider runs through one suite, tests/contract. All calls block and are safe to repeat: after an error that may be
-retried, or after a crash in between, the same call with the same arguments leads to the same result, once.
+Every provider runs through one suite, tests/contract. All calls block and may be repeated: after an error to retry, or
+after a crash in between, the same call with the same arguments leads to the same result, once.
 """
 
 from __future__ import annotations
@@ -77,23 +77,23 @@ class ProviderError(Exception):
     """Whether the same call may succeed later without anybody changing anything."""
 
 
-class Unavailable(ProviderError):
+class Unavailable(ProviderError):  # noqa: N818 - named for what it is
     """The provider did not answer, or asks to slow down. The call may or may not have had its effect: repeat it."""
 
     retry = True
 
 
-class NoCapacity(ProviderError):
+class NoCapacity(ProviderError):  # noqa: N818 - named for what it is
     """The provider has no such machines now. Repeat later, or use another group."""
 
     retry = True
 
 
-class Conflict(ProviderError):
+class Conflict(ProviderError):  # noqa: N818 - named for what it is
     """The group's size is not the one that the decision was made on: observe again and decide anew."""
 
 
-class Refused(ProviderError):
+class Refused(ProviderError):  # noqa: N818 - named for what it is
     """Never works as asked: a limit, a missing permission, an unknown group, or somebody else's group."""
 
 
