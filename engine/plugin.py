@@ -1,10 +1,81 @@
-"""The engine's place in headgate: its subcommands, registered as any plug-in's are."""
+"""The engine's place in headgate: its subcommands, registered as any plug-in's are.
+
+Nothing heavy is imported before a subcommand runs: `headgate --help` does not load ONNX Runtime.
+"""
 
 from __future__ import annotations
 
-from headgate.core.hookspecs import hookimpl
+import logging
+import sys
+
+import click
+
+from headgate.core.config import SettingsError, validate
+from headgate.core.hookspecs import CommandLine, hookimpl
+
+EXTRA = "this needs the engine's packages ({missing} is missing): pip install 'headgate[engine]'"
 
 
 @hookimpl
-def headgate_register_commands(cli: object) -> None:
-    """Add `serve`, `top` and `demo`."""
+def headgate_register_commands(cli: click.Group) -> None:
+    """Add `serve` and `top`."""
+    cli.add_command(serve)
+    cli.add_command(top)
+
+
+@click.command()
+@click.argument("settings", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option("--listen", metavar="HOST:PORT", help="Instead of the address in the settings.")
+@click.pass_obj
+def serve(command_line: CommandLine, settings: str, listen: str | None) -> None:
+    """Serve the pipelines of a SETTINGS file on the Open Inference Protocol.
+
+    Ends with SIGTERM or Ctrl-C after every accepted request was answered; a second one ends it at once.
+    """
+    try:
+        from headgate.engine.control import Control
+        from headgate.engine.engine import load_engine
+        from headgate.engine.server import serve as run
+        from headgate.engine.settings import EngineSettings, parse_address
+    except ModuleNotFoundError as error:
+        raise click.ClickException(EXTRA.format(missing=error.name)) from None
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    document = command_line.read(settings)
+    chosen = validate(document, EngineSettings)
+    if listen is not None:
+        try:
+            chosen = chosen.model_copy(update={"listen": parse_address(listen)})
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--listen") from None
+    engine = load_engine(chosen, document)
+    try:
+        control = Control(engine)
+    except ValueError as error:
+        raise SettingsError(f"{document.place(('policy',))}: policy: {error}") from None
+    control.start()
+    try:
+        code = run(engine, control, lambda url: click.echo(f"listening on {url}"))
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {chosen.listen.host}:{chosen.listen.port}: {error.strerror}"
+        ) from None
+    finally:
+        control.stop()
+    if code:
+        click.echo("headgate: the grace period ended before every request was answered", err=True)
+        sys.exit(code)
+    engine.close()
+
+
+@click.command()
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where `headgate serve` listens.")
+@click.option("--once", is_flag=True, help="Print one table and end.")
+@click.option("--interval", default=1.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds.")
+def top(url: str, *, once: bool, interval: float) -> None:
+    """Watch a running engine: each pipeline's load, CPUs and latency."""
+    try:
+        from headgate.engine.top import watch
+    except ModuleNotFoundError as error:
+        raise click.ClickException(EXTRA.format(missing=error.name)) from None
+    watch(url, once=once, interval=interval)

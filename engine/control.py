@@ -1,0 +1,99 @@
+"""The engine's loop: sample, decide, apply. The only place of the engine where decisions are asked for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import replace
+
+from headgate.core.allocation import Allocation, allocate
+from headgate.core.decision import Config, Decision, State, decide
+from headgate.core.model import Demand, Observation, Sample
+from headgate.engine.engine import Engine, Standing, millicores
+from headgate.engine.tally import Durations
+
+log = logging.getLogger("headgate.engine")
+
+
+class Control:
+    """Calls `decide()` every interval in a thread of its own and puts the result in force.
+
+    Fails static: when a decision cannot be made, the last one stays in force.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Puts a first division in force. Raises Infeasible, or ValueError for a policy that does not exist."""
+        settings = engine.settings
+        self.durations = Durations()
+        self._engine = engine
+        self._config = Config(engine.pipelines, settings.core_budget(), settings.policy)
+        self._state = State()
+        self._last = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="headgate-control", daemon=True)
+        engine.adopt(Standing(self._first()))
+
+    def start(self) -> None:
+        """Begin to decide."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Decide no more; what is in force stays."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def step(self) -> None:
+        """One turn: sample, decide, apply."""
+        now = time.monotonic()
+        window, self._last = now - self._last, now
+        samples = {
+            name: tally.sample(now, window, self._engine.load(name)[0]) for name, tally in self._engine.tallies.items()
+        }
+        standing = replace(
+            self._engine.standing,
+            used={name: millicores(sample.cpu_seconds or 0.0, window) for name, sample in samples.items()},
+            arrival_rates={name: (sample.arrivals or 0.0) / window for name, sample in samples.items()},
+        )
+        self._engine.adopt(self._decide(standing, samples, now) if self._engine.managed else standing)
+
+    def _decide(self, standing: Standing, samples: dict[str, Sample], now: float) -> Standing:
+        observation = Observation(samples, standing.allocation.grants)
+        try:
+            self._state, decision = decide(self._state, observation, self._config, now)
+        except Exception as error:  # fail static, whatever a policy or a plug-in does wrong
+            problem = f"{type(error).__name__}: {error}"
+            if problem != standing.problem:
+                log.exception("no decision could be made; the last grants stay in force")
+            self.durations.failed += 1
+            return replace(standing, problem=problem)
+        self.durations.add(time.monotonic() - now)
+        return _standing(standing, decision)
+
+    def _first(self) -> Allocation:
+        """Before anything is known: as if all pipelines had the same load."""
+        names = [pipeline.name for pipeline in self._engine.pipelines]
+        alike = dict.fromkeys(names, Demand(arrival_rates=(1.0,), cpu_seconds_per_request=1.0))
+        allocation = allocate(
+            self._config.pipelines, alike, self._config.budget, current={}, policy=self._config.policy
+        )
+        reason = "start: no request seen yet" if self._engine.managed else "no control: nothing is divided"
+        return Allocation(allocation.grants, dict.fromkeys(names, reason), dict.fromkeys(names, 0))
+
+    def _loop(self) -> None:
+        interval = self._engine.settings.interval
+        due = time.monotonic() + interval
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            due = max(due + interval, time.monotonic())
+            self.step()
+
+
+def _standing(before: Standing, decision: Decision) -> Standing:
+    return replace(
+        before,
+        allocation=decision.allocation,
+        demands=decision.demands,
+        decisions=before.decisions + 1,
+        problem=None,
+    )

@@ -1,0 +1,126 @@
+"""The settings of `headgate serve` as a validated model."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+
+from headgate.core.config import (
+    FieldError,
+    Millicores,
+    Model,
+    PipelineSettings,
+    Seconds,
+    check_floors,
+    check_names,
+)
+from headgate.core.model import Budget
+from headgate.core.units import format_cpu
+from headgate.engine.cpus import usable_cpus
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?i?)B?")
+_FACTOR = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
+
+def parse_size(value: object) -> int:
+    """Bytes of "64MiB", "10M" or 4096. Raises ValueError on anything else, and on less than one byte."""
+    found = (
+        _SIZE.fullmatch(str(value).strip()) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+    )
+    if found is None or found[2] not in _FACTOR or (size := int(float(found[1]) * _FACTOR[found[2]])) < 1:
+        raise ValueError(f"{value!r} is not a size: write it like 64MiB, 512KiB or 4096")
+    return size
+
+
+class Address(Model):
+    """Where to listen. Port 0 lets the kernel choose a free one."""
+
+    host: str
+    port: int
+
+
+def parse_address(value: object) -> object:
+    """Host and port of "127.0.0.1:8080" or "[::1]:8080". Raises ValueError on anything else."""
+    if isinstance(value, Address):
+        return value
+    host, colon, port = str(value).rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{value!r} is not an address: write it like 127.0.0.1:8080")
+    return Address(host=host, port=int(port))
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"type": ["string", "integer"], "description": "Bytes: 64MiB, 512KiB, 4096"}),
+]
+Listen = Annotated[
+    Address,
+    BeforeValidator(parse_address),
+    WithJsonSchema({"type": "string", "description": "host:port; port 0: any free one"}),
+]
+
+
+class StepSettings(Model):
+    """One ONNX model of a chain."""
+
+    model: str = Field(min_length=1, description="Path of the ONNX file, relative to the settings file")
+
+
+class EnginePipelineSettings(PipelineSettings):
+    """A pipeline of the engine: an Open Inference Protocol model made of one or more ONNX models."""
+
+    steps: tuple[StepSettings, ...] = Field(min_length=1)
+    queue: int = Field(default=4096, ge=1, description="Requests waiting at the most; beyond it: 503 with Retry-After")
+
+    @field_validator("name")
+    @classmethod
+    def _fits_in_a_path(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot stand in a URL: use letters, digits, '-', '_' and '.'")
+        return name
+
+
+class EngineSettings(Model):
+    """What `headgate serve` hosts, on how many CPUs, and how it divides them."""
+
+    listen: Listen = Address(host="127.0.0.1", port=8080)
+    budget: Annotated[Millicores, Field(gt=0)] = Field(default_factory=usable_cpus, validate_default=False)
+    interval: Annotated[Seconds, Field(gt=0)] = 1.0
+    policy: str = "proportional"
+    control: Literal["live", "none"] = "live"
+    lend: bool = True
+    max_body: Size = 64 * 2**20
+    grace: Seconds = 30.0
+    pipelines: tuple[EnginePipelineSettings, ...] = Field(min_length=1)
+
+    @field_validator("pipelines")
+    @classmethod
+    def _ceiling_above_nothing(
+        cls, pipelines: tuple[EnginePipelineSettings, ...]
+    ) -> tuple[EnginePipelineSettings, ...]:
+        for index, pipeline in enumerate(pipelines):
+            if pipeline.ceiling == 0:
+                raise FieldError((index, "ceiling"), f"pipeline {pipeline.name}: with no CPU at all it never answers")
+        return pipelines
+
+    @model_validator(mode="after")
+    def _fits(self) -> EngineSettings:
+        check_names([pipeline.name for pipeline in self.pipelines])
+        check_floors([pipeline.value() for pipeline in self.pipelines], self.budget)
+        usable = usable_cpus()
+        if self.budget > usable:
+            raise FieldError(
+                ("budget",),
+                f"{format_cpu(self.budget)} CPUs are more than the {format_cpu(usable)} that this process may use: "
+                "lower it or leave it out",
+            )
+        return self
+
+    def core_budget(self) -> Budget:
+        """The budget for the decision."""
+        return Budget(self.budget)
