@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import headgate
-from headgate.controller import settings
+from headgate.controller import allocate, settings
 from headgate.controller.plugins import plugins
 from headgate.core.config import Document, SettingsError
 from headgate.core.model import Infeasible
@@ -37,6 +37,9 @@ class Commands(click.Group):
 def cli(ctx: click.Context) -> None:
     """Share a fixed CPU budget among machine-learning inference pipelines, live."""
     ctx.obj = Host()
+
+
+cli.add_command(allocate.command)
 
 
 def main() -> None:

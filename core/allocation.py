@@ -1,12 +1,33 @@
-"""allocate(): divides the CPU budget among the pipelines."""
+"""allocate(): divides the CPU budget among the pipelines. The algorithm, from here, in five minutes:
+
+1. The limits become columns (`limits.py`), the demands too (`problem.py`). Pinned pipelines and those of unknown demand
+   keep what they have: their floor and ceiling are what they have. If not even the floors fit, the smallest set of
+   limits that contradict each other is the error.
+2. A policy (`policies/`) says who comes next at every point: whoever is lowest in grant / (weight x load), say, or
+   whoever gains most from the next step. What such a rule divides without other limits is closed form or one sort.
+3. Nested budgets are applied from the inside out (`laminar.py`), which for nested sets is optimal: each group cuts
+   what its members would take down to its budget at one level, then the group around it, then the whole.
+4. Grants are rounded down to steps and what is left over is handed out a step each, in the policy's order, where all
+   budgets around still allow it (`filling.py`).
+5. Replicas live on nodes (`placement.py`): a maximum flow spreads the grants. Where it cannot, it returns the pipelines
+   that stand in each other's way and the room on their nodes, which is one more limit; then again from 2.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from headgate.core.model import Budget, Demands, Infeasible, Pipeline, Unknown
-from headgate.core.units import format_cpu
+import numpy as np
+
+from headgate.core.filling import Space
+from headgate.core.limits import Limits, compile_limits
+from headgate.core.model import Budget, Demands, Pipeline
+from headgate.core.placement import Flow
+from headgate.core.policies import Division, Policy, find_policy
+from headgate.core.problem import Problem, Wants, columns_of, pose, unknown_reason
+from headgate.core.reasons import Explanation, Texts
+from headgate.core.units import MILLI
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +36,20 @@ class Allocation:
 
     grants: Mapping[str, int]
     reasons: Mapping[str, str]
+    """One line for each pipeline; written when read."""
     unmet: Mapping[str, int]
     """Millicores of offered load that the grant does not cover."""
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    """Millicores of each replica; those of a pipeline sum to its grant."""
+    objective: float = 0.0
+    """What the policy makes as large as it can; see the policy for its unit."""
+    shadow_prices: Mapping[str, float] = field(default_factory=dict)
+    """What one more CPU would gain each pipeline, in the policy's unit."""
+
+    @property
+    def total_unmet(self) -> int:
+        """Millicores that are missing altogether."""
+        return sum(self.unmet.values())
 
 
 def allocate(
@@ -25,56 +58,58 @@ def allocate(
     budget: Budget,
     *,
     current: Mapping[str, int],
-    policy: str = "proportional",
+    policy: str | Policy = "proportional",
 ) -> Allocation:
-    """Weighted shares by offered load: grant = clamp(theta * weight * load, floor, ceiling), one theta for all.
+    """Divide `budget` among `pipelines`; all of it is granted unless ceilings, groups or nodes stand against it.
 
-    A pipeline whose demand is unknown keeps its `current` grant (its floor when it has none). Raises Infeasible
-    when the floors do not fit.
+    `current`: millicores in force now, by pipeline; may be empty. A pipeline whose demand is unknown keeps its
+    `current`; without one it counts as idle. Raises Infeasible when the limits contradict each other, ValueError on
+    values that make no sense (NaN, negative rates, unknown groups, names given twice).
     """
-    total = budget.total - budget.reserve
-    floors = {p.name: p.floor for p in pipelines}
-    if sum(floors.values()) > total:
-        raise Infeasible(f"the floors ({floors}) need more than the budget of {format_cpu(total)}")
-    loads: dict[str, float] = {}
-    low: dict[str, int] = {}
-    high: dict[str, int] = {}
-    for p in pipelines:
-        demand = demands[p.name]
-        low[p.name], high[p.name] = p.floor, min(total, total if p.ceiling is None else p.ceiling)
-        if policy == "equal":
-            loads[p.name] = 1.0
-        elif isinstance(demand, Unknown):
-            loads[p.name] = current.get(p.name, p.floor) / 1000
-        else:
-            loads[p.name] = demand.offered_load
-    if not any(loads.values()):
-        loads = dict.fromkeys(loads, 1.0)
-    weight = {p.name: p.weight * loads[p.name] for p in pipelines}
-    below, above = 0.0, 1.0
-
-    def at(theta: float) -> dict[str, int]:
-        return {n: int(max(low[n], min(high[n], theta * weight[n]))) for n in weight}
-
-    while sum(at(above).values()) < total and above < 1e15:
-        above *= 2
-    for _ in range(100):
-        middle = (below + above) / 2
-        below, above = (middle, above) if sum(at(middle).values()) <= total else (below, middle)
-    grants = at(below)
-    left = total - sum(grants.values())
-    for name in sorted(grants, key=lambda n: -weight[n]):
-        more = min(left, high[name] - grants[name])
-        grants[name] += more
-        left -= more
-    reasons = {
-        p.name: d.reason if isinstance(d := demands[p.name], Unknown) else f"offered load {d.offered_load:.2f} CPUs"
-        for p in pipelines
+    limits = compile_limits(pipelines, budget)
+    problem = pose(limits, Wants.of(limits.names, demands), columns_of(limits.names, current))
+    chosen = find_policy(policy) if isinstance(policy, str) else policy
+    solution = solve(problem, chosen)
+    division, names = solution.division, limits.names
+    held = {
+        index: "pinned" if pipelines[index].pinned else unknown_reason(demands, names[index])
+        for index in np.flatnonzero(problem.held).tolist()
     }
-    unmet = {
-        p.name: 0
-        if isinstance(d := demands[p.name], Unknown)
-        else max(0, round(d.offered_load * 1000) - grants[p.name])
-        for p in pipelines
-    }
-    return Allocation(grants, reasons, unmet)
+    explanation = Explanation(solution.problem, chosen, division, held)
+    missing = np.maximum(0, np.ceil(problem.wants.load * MILLI - 1e-6).astype(np.int64) - division.grants)
+    return Allocation(
+        grants=dict(zip(names, division.grants.tolist(), strict=True)),
+        reasons=Texts(names, explanation.of),
+        unmet=dict(zip(names, missing.tolist(), strict=True)),
+        replicas=limits.placement.split(division.grants, solution.flow) if limits.placement else {},
+        objective=division.objective,
+        shadow_prices=dict(zip(names, division.price.tolist(), strict=True)),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """A division that is realisable on the nodes, and the problem with the limits that the nodes turned out to be."""
+
+    problem: Problem
+    division: Division
+    flow: Flow | None = None
+
+
+def solve(problem: Problem, policy: Policy) -> Solution:
+    """The policy's division of a problem in columns, realisable where the replicas are."""
+    while True:
+        division = policy.divide(problem)
+        placement = problem.limits.placement
+        if placement is None:
+            return Solution(problem, division)
+        flow = placement.spread(division.grants)
+        if not flow.cuts:
+            return Solution(problem, division, flow)
+        space = problem.space
+        problem = replace(problem, space=Space(space.tree, (*space.cuts, *flow.cuts)))
+
+
+def pose_columns(limits: Limits, wants: Wants, current: np.ndarray | None = None) -> Problem:
+    """A problem straight from columns, for callers without objects; `current` in millicores, -1: none."""
+    return pose(limits, wants, np.full(len(limits), -1) if current is None else current)

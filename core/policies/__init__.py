@@ -1,0 +1,21 @@
+"""Allocation policies by name: the built-in ones are entries of one table like anybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headgate.core.policies.base import Division, Policy, by_class
+from headgate.core.policies.shares import Equal, Proportional
+
+POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in (Proportional(), Equal())}
+
+
+def find_policy(name: str) -> Policy:
+    """The policy called `name`. Raises ValueError listing the known ones."""
+    try:
+        return POLICIES[name]
+    except KeyError:
+        raise ValueError(f"policy {name!r} is not known; known policies: {', '.join(POLICIES)}") from None
+
+
+__all__ = ["POLICIES", "Division", "Policy", "by_class", "find_policy"]

@@ -1,0 +1,196 @@
+"""One division to make: the limits and what is wanted within them, as columns; and the proof when it is impossible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from headgate.core.filling import Space
+from headgate.core.laminar import Bools, Floats, Ints
+from headgate.core.limits import Limits
+from headgate.core.model import Demand, Demands, Infeasible, Unknown
+from headgate.core.units import MILLI, format_cpu
+
+NO_LOAD = 1e-9
+"""CPUs of offered load below which a pipeline is idle."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wants:
+    """What n pipelines are expected to need; s equally likely scenarios of the arrivals."""
+
+    arrivals: Floats
+    """Requests per second, n x s."""
+    service_time: Floats
+    """CPU seconds per request, n."""
+    service_cv: Floats
+    queue: Floats
+    """Requests waiting already."""
+    known: Bools
+    """Whether there is data at all; where not, the other columns are 0."""
+
+    @property
+    def load(self) -> Floats:
+        """The offered load in CPUs, n."""
+        return np.asarray(self.arrivals.mean(axis=1) * self.service_time)
+
+    @classmethod
+    def of(cls, names: Sequence[str], demands: Demands) -> Wants:
+        """The demands as columns. Raises ValueError naming the pipeline whose demand is no number of 0 or more."""
+        found = [demands.get(name) for name in names]
+        known = [d if isinstance(d, Demand) else None for d in found]
+        most = max((len(d.arrival_rates) for d in known if d), default=1)
+        arrivals = np.zeros((len(names), most))
+        for row, demand in enumerate(known):
+            if demand is not None:
+                arrivals[row] = _resample(names[row], demand.arrival_rates, most)
+        wants = cls(
+            arrivals=arrivals,
+            service_time=np.array([d.cpu_seconds_per_request if d else 0.0 for d in known], dtype=np.float64),
+            service_cv=np.array([d.service_cv if d else 1.0 for d in known], dtype=np.float64),
+            queue=np.array([d.queue if d else 0.0 for d in known], dtype=np.float64),
+            known=np.array([d is not None for d in known], dtype=np.bool_),
+        )
+        wants.check(names)
+        return wants
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raises ValueError naming the first pipeline with a NaN, an infinity or a negative number."""
+        parts = {
+            "arrival rate": self.arrivals,
+            "CPU seconds per request": self.service_time[:, None],
+            "service_cv": self.service_cv[:, None],
+            "queue": self.queue[:, None],
+            "offered load": self.load[:, None],
+        }
+        for what, values in parts.items():
+            wrong = ~(np.isfinite(values) & (values >= 0) & (values < 1e15))
+            if wrong.any():
+                row = int(np.flatnonzero(wrong.any(axis=1))[0])
+                value = float(values[row][wrong[row]][0])
+                raise ValueError(f"pipeline {names[row]}: {what} {value} is not a finite number of 0 or more")
+
+
+def _resample(name: str, rates: Sequence[float], size: int) -> Sequence[float]:
+    """`rates` as `size` equally likely ones: quantiles of the same distribution."""
+    if not rates:
+        raise ValueError(f"pipeline {name}: its demand has no arrival rate; say Unknown when there is no data")
+    if len(rates) == size or len(set(rates)) == 1:
+        return rates if len(rates) == size else [rates[0]] * size
+    ranks = (np.arange(size) + 0.5) / size
+    middles = (np.arange(len(rates)) + 0.5) / len(rates)
+    quantiles: list[float] = np.interp(ranks, middles, np.sort(np.array(rates, dtype=np.float64))).tolist()
+    return quantiles
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """What a policy divides: each pipeline gets low <= grant <= high within the `space`."""
+
+    limits: Limits
+    """With floor and ceiling as they bind in this decision: equal for a pipeline that keeps what it has."""
+    wants: Wants
+    load: Floats
+    """Offered load in CPUs; for a pipeline of unknown demand 0, or what it holds where that has to be shared anew."""
+    space: Space
+    current: Ints
+    """Millicores now, -1: none."""
+    held: Bools
+    """Pipelines that keep what they have: pinned, or of unknown demand."""
+
+
+def pose(limits: Limits, wants: Wants, current: Ints) -> Problem:
+    """The division to make, with pinned pipelines and those of unknown demand held at what they have.
+
+    When what the unknown ones hold does not fit any more, they share like the others, as if what they hold were
+    their load, and never get more than that. Raises Infeasible when no division keeps every limit.
+    """
+    pinned = np.zeros(len(limits), dtype=np.bool_)
+    pinned[limits.pinned] = True
+    for index in limits.pinned.tolist():
+        _check_pinned(limits, index, int(current[index]))
+    kept = np.clip(current, limits.floor, limits.ceiling)
+    kept[pinned] = current[pinned]
+    unknown = ~wants.known & ~pinned & (current >= 0)
+    load = wants.load.copy()
+    load[unknown | (load < NO_LOAD)] = 0.0
+    space = Space(limits.tree, limits.placement.obvious_cuts() if limits.placement else ())
+    for held in (pinned | unknown, pinned):
+        floor = np.where(held, kept, limits.floor)
+        contradiction = contradictory(limits, floor, space)
+        if contradiction is None:
+            break
+    else:
+        assert contradiction is not None
+        raise Infeasible(contradiction)
+    ceiling = np.where(held, kept, limits.ceiling)
+    sharing = unknown & ~held
+    ceiling[sharing] = kept[sharing]
+    load[sharing] = kept[sharing] / MILLI
+    bound = replace(
+        limits,
+        floor=floor,
+        ceiling=ceiling,
+    )
+    return Problem(bound, wants, load, space, current, held)
+
+
+def _check_pinned(limits: Limits, index: int, current: int) -> None:
+    name = limits.names[index]
+    if current < 0:
+        raise Infeasible(f"pipeline {name} is pinned but has no current grant to keep: give its `current` or unpin it")
+    low, high = int(limits.floor[index]), int(limits.ceiling[index])
+    if current < low:
+        raise Infeasible(f"pipeline {name} is pinned at {format_cpu(current)}, below its floor {format_cpu(low)}")
+    if current > high and index in limits.capped:
+        raise Infeasible(f"pipeline {name} is pinned at {format_cpu(current)}, above its ceiling {format_cpu(high)}")
+
+
+def contradictory(limits: Limits, floor: Ints, space: Space) -> str | None:
+    """The smallest set of limits that no division can keep, as a message; None when `floor` fits everywhere."""
+    found: list[tuple[int, str]] = []
+    for level in space.tree:
+        for group in np.flatnonzero(level.slack(floor) < 0).tolist():
+            where = f"the budget of group {level.names[group]}" if level.names[group] else "the budget"
+            found.append(_blame(limits, floor, np.flatnonzero(level.member == group), int(level.budget[group]), where))
+    for cut in [*space.cuts, *(limits.placement.spread(floor).cuts if limits.placement else ())]:
+        if floor[cut.members].sum() > cut.room:
+            where = f"the free CPUs of node{'s' * (len(cut.nodes) > 1)} {', '.join(cut.nodes)}"
+            found.append(_blame(limits, floor, cut.members, cut.room, where))
+    return min(found)[1] if found else None
+
+
+def _blame(limits: Limits, floor: Ints, members: Ints, room: int, where: str) -> tuple[int, str]:
+    """How many pipelines it takes to exceed `room`, and the message that names them: the largest floors."""
+    order = members[np.lexsort((limits.rank[members], -floor[members]))]
+    count = int(np.searchsorted(np.cumsum(floor[order]), room, side="right")) + 1
+    pinned = set(limits.pinned.tolist())
+    guilty = sorted(order[:count].tolist(), key=lambda i: int(limits.rank[i]))
+    listed = ", ".join(
+        f"{limits.names[i]} {'is pinned at' if i in pinned else 'has floor'} {format_cpu(int(floor[i]))}"
+        for i in guilty[:20]
+    )
+    if len(guilty) > 20:
+        listed += f", and {len(guilty) - 20} more"
+    need = format_cpu(int(floor[order[:count]].sum()))
+    return (
+        count,
+        f"{where}, {format_cpu(room)}, cannot hold {listed}, together {need}: lower a floor or raise the budget",
+    )
+
+
+def columns_of(names: Sequence[str], amounts: Mapping[str, int]) -> Ints:
+    """Millicores by name as a column, -1 where there are none. Raises ValueError on a negative amount."""
+    column = np.array([amounts.get(name, -1) for name in names], dtype=np.int64)
+    for index in np.flatnonzero(column < 0).tolist():
+        if names[index] in amounts:
+            raise ValueError(f"pipeline {names[index]}: its current {amounts[names[index]]}m is negative")
+    return column
+
+
+def unknown_reason(demands: Demands, name: str) -> str:
+    """Why nothing is known of a pipeline's demand."""
+    found = demands.get(name)
+    return found.reason if isinstance(found, Unknown) else "no demand given"

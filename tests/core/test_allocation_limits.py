@@ -1,0 +1,94 @@
+"""Whatever the input: every limit holds, and nothing is left that could be given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.core.instances import Instance, feasible, instances
+
+from headgate.core.allocation import Allocation, allocate
+from headgate.core.model import Budget, Unknown
+from headgate.core.policies import POLICIES
+
+policies = st.sampled_from(sorted(POLICIES))
+
+
+def solve(instance: Instance, policy: str) -> Allocation:
+    return allocate(instance.pipelines, instance.demands, instance.budget, current=instance.current, policy=policy)
+
+
+def held(instance: Instance) -> set[str]:
+    return {n for n, d in instance.demands.items() if isinstance(d, Unknown) and n in instance.current}
+
+
+@given(instances(), policies)
+@settings(max_examples=400, deadline=None)
+def test_every_limit_holds_and_nothing_more_could_be_given(instance: Instance, policy: str) -> None:
+    allocation = solve(instance, policy)
+    grants = allocation.grants
+    assert feasible(instance, grants)
+    for p in instance.pipelines:
+        grant = grants[p.name]
+        assert p.floor <= grant <= (grant if p.ceiling is None else p.ceiling)
+        if p.name in held(instance):
+            continue
+        assert grant % p.step == 0 or grant in (p.floor, p.ceiling)
+        larger = (grant // p.step + 1) * p.step
+        if p.ceiling is not None:
+            larger = min(larger, p.ceiling)
+        assert larger == grant or not feasible(instance, {**grants, p.name: larger}), f"{p.name} could have {larger}"
+
+
+@given(instances(), policies)
+@settings(max_examples=200, deadline=None)
+def test_replicas_have_what_their_pipeline_has_on_nodes_that_have_it(instance: Instance, policy: str) -> None:
+    allocation = solve(instance, policy)
+    used = dict.fromkeys((node.name for node in instance.budget.nodes), 0)
+    for p in instance.pipelines:
+        if p.replicas:
+            assert sum(allocation.replicas[r.name] for r in p.replicas) == allocation.grants[p.name]
+        for r in p.replicas:
+            assert allocation.replicas[r.name] >= 0
+            if r.node is not None:
+                used[r.node] += allocation.replicas[r.name]
+    assert all(used[node.name] <= node.free for node in instance.budget.nodes)
+
+
+@given(instances(), policies, st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None)
+def test_the_order_of_the_pipelines_changes_nothing(instance: Instance, policy: str, random: object) -> None:
+    shuffled = list(instance.pipelines)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert solve(replace(instance, pipelines=tuple(shuffled)), policy).grants == solve(instance, policy).grants
+
+
+@given(instances(), policies, st.sampled_from([0.125, 0.5, 4.0, 1024.0]))
+@settings(max_examples=150, deadline=None)
+def test_scaling_all_weights_changes_nothing(instance: Instance, policy: str, factor: float) -> None:
+    scaled = tuple(replace(p, weight=p.weight * factor) for p in instance.pipelines)
+    assert solve(replace(instance, pipelines=scaled), policy).grants == solve(instance, policy).grants
+
+
+@given(instances(unknown=False), policies, st.integers(1, 2000))
+@settings(max_examples=300, deadline=None)
+def test_more_budget_never_lowers_the_objective(instance: Instance, policy: str, more: int) -> None:
+    richer = replace(instance, budget=replace(instance.budget, total=instance.budget.total + more))
+    assert solve(richer, policy).objective >= solve(instance, policy).objective - 1e-9
+
+
+@given(instances(), policies)
+@settings(max_examples=50, deadline=None)
+def test_every_pipeline_has_a_reason(instance: Instance, policy: str) -> None:
+    reasons = solve(instance, policy).reasons
+    assert set(reasons) == {p.name for p in instance.pipelines}
+    assert all(reasons.values())
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_no_pipelines_get_nothing(policy: str) -> None:
+    allocation = allocate([], {}, Budget(8000), current={}, policy=policy)
+    assert allocation.grants == {}
+    assert allocation.total_unmet == 0
