@@ -56,20 +56,25 @@ class Control:
             used={name: millicores(sample.cpu_seconds or 0.0, window) for name, sample in samples.items()},
             arrival_rates={name: (sample.arrivals or 0.0) / window for name, sample in samples.items()},
         )
-        self._engine.adopt(self._decide(standing, samples, now) if self._engine.managed else standing)
+        if self._engine.managed:
+            self._decide(standing, samples, now)
+        else:
+            self._engine.adopt(standing)
 
-    def _decide(self, standing: Standing, samples: dict[str, Sample], now: float) -> Standing:
+    def _decide(self, standing: Standing, samples: dict[str, Sample], now: float) -> None:
         observation = Observation(samples, standing.allocation.grants)
         try:
-            self._state, decision = decide(self._state, observation, self._config, now)
+            state, decision = decide(self._state, observation, self._config, now)
+            self._engine.adopt(_standing(standing, decision))
         except Exception as error:  # fail static, whatever a policy or a plug-in does wrong
             problem = f"{type(error).__name__}: {error}"
-            if problem != standing.problem:
+            if problem != self._engine.standing.problem:
                 log.exception("no decision could be made; the last grants stay in force")
             self.durations.failed += 1
-            return replace(standing, problem=problem)
+            self._engine.adopt(replace(standing, problem=problem))
+            return
+        self._state = state
         self.durations.add(time.monotonic() - now)
-        return _standing(standing, decision)
 
     def _first(self) -> Allocation:
         """Before anything is known: as if all pipelines had the same load."""

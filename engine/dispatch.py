@@ -16,9 +16,10 @@ from typing import Protocol
 
 from headgate.engine.scheduler import Job, Limits, QueueFull, Scheduler
 
-BORROWED_NICE = 10
-"""Niceness of borrowed jobs: the kernel's weight of about a tenth, so they neither disturb owners nor starve while they
-hold the interpreter's lock."""
+BORROWED_NICE = 15
+"""Niceness of borrowed jobs, about 1/28 of an owner's weight. Owners beside them are as fast as alone (10 leaves a
+third more at p99, 19 and SCHED_IDLE gain nothing more: benchmarks/isolation.py), and one that holds the interpreter's
+lock still gets the CPU to let go of it."""
 
 UNMANAGED_THREADS = 40
 """As many as the thread pools of common Python web frameworks have."""

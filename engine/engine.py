@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headgate.core.allocation import Allocation
@@ -122,8 +122,8 @@ class Engine:
         Nothing is restarted and no request is lost. Raises ValueError, and changes nothing, when the grants do not name
         every pipeline or exceed the budget or a ceiling.
         """
-        reasons = dict.fromkeys(grants, reason)
-        self.adopt(Standing(Allocation(grants=dict(grants), reasons=reasons, unmet=dict.fromkeys(grants, 0))))
+        allocation = Allocation(dict(grants), dict.fromkeys(grants, reason), dict.fromkeys(grants, 0))
+        self.adopt(replace(self.standing, allocation=allocation))
 
     def adopt(self, standing: Standing) -> None:
         """Put a whole decision in force. Raises ValueError as `apply` does."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 
 from headgate.engine.oip.datatypes import ONNX, Array, TensorSpec
@@ -76,14 +77,24 @@ class ModelChain:
 def _run(pipeline: str, index: int, step: Step, names: list[str], feeds: dict[str, Array]) -> list[Array]:
     try:
         results: list[Array] = step.session.run(names, feeds)
-    except Exception as error:
-        # Only shapes can be wrong here: names and types were checked. InvalidArgument is what ONNX Runtime raises
-        # before it runs anything; a failure inside a kernel may be a shape that the metadata leaves free.
-        kind = type(error).__name__
-        if kind == "InvalidArgument":
+    except Exception as error:  # the binding raises a dozen types without a common base
+        if _input_is_to_blame(step, error):
             raise OipError(400, f"model {pipeline!r}, step {index + 1}: the input does not fit the model") from None
-        raise StepError(f"step {index + 1} ({step.source}): {kind}: {error}") from error
-    return results
+        raise StepError(f"step {index + 1} ({step.source}): {type(error).__name__}: {error}") from error
+    # A tensor of rank 0 comes back as a number, which the next step would not take.
+    return [np.asarray(result) for result in results]
+
+
+def _input_is_to_blame(step: Step, error: Exception) -> bool:
+    """Names, types and declared shapes were checked before, so what is left are values and free dimensions.
+
+    ONNX Runtime calls an index out of range or a wrong rank an invalid argument, but a dimension that does not match
+    inside a kernel only a failure; that can be the request's fault where more than the first dimension, which is the
+    number of rows, is the client's choice.
+    """
+    kind = type(error).__name__
+    free = any(spec.shape is None or None in spec.shape[1:] for spec in step.inputs)
+    return kind == "InvalidArgument" or (kind == "Fail" and free and "allocate" not in str(error))
 
 
 def load_chain(name: str, models: Sequence[Path], *, single_threaded: bool) -> ModelChain:
@@ -120,7 +131,8 @@ def _spec(path: Path, kind: str, value: Any) -> TensorSpec:
             f"{path}: {kind} {value.name!r} is {value.type}, which the Open Inference Protocol cannot carry "
             "(a scikit-learn classifier: export it with the option zipmap=False)"
         )
-    shape = None if value.shape is None else tuple(size if isinstance(size, int) else None for size in value.shape)
+    # ONNX Runtime gives an empty shape for a scalar and for a tensor whose rank the model does not say.
+    shape = tuple(size if isinstance(size, int) else None for size in value.shape) if value.shape else None
     return TensorSpec(value.name, ONNX[value.type], shape)
 
 

@@ -12,6 +12,9 @@ import click
 
 from headgate.core.config import SettingsError, validate
 from headgate.core.hookspecs import CommandLine, hookimpl
+from headgate.core.units import format_cpu
+
+log = logging.getLogger("headgate.engine")
 
 EXTRA = "this needs the engine's packages ({missing} is missing): pip install 'headgate[engine]'"
 
@@ -34,6 +37,7 @@ def serve(command_line: CommandLine, settings: str, listen: str | None) -> None:
     """
     try:
         from headgate.engine.control import Control
+        from headgate.engine.cpus import usable_cpus
         from headgate.engine.engine import load_engine
         from headgate.engine.server import serve as run
         from headgate.engine.settings import EngineSettings, parse_address
@@ -48,6 +52,8 @@ def serve(command_line: CommandLine, settings: str, listen: str | None) -> None:
             chosen = chosen.model_copy(update={"listen": parse_address(listen)})
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--listen") from None
+    if chosen.budget > (usable := usable_cpus()):
+        log.warning("the budget is %s CPUs, this process may use %s", format_cpu(chosen.budget), format_cpu(usable))
     engine = load_engine(chosen, document)
     try:
         control = Control(engine)

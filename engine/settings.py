@@ -17,7 +17,6 @@ from headgate.core.config import (
     check_names,
 )
 from headgate.core.model import Budget
-from headgate.core.units import format_cpu
 from headgate.engine.cpus import usable_cpus
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?i?)B?")
@@ -112,13 +111,6 @@ class EngineSettings(Model):
     def _fits(self) -> EngineSettings:
         check_names([pipeline.name for pipeline in self.pipelines])
         check_floors([pipeline.value() for pipeline in self.pipelines], self.budget)
-        usable = usable_cpus()
-        if self.budget > usable:
-            raise FieldError(
-                ("budget",),
-                f"{format_cpu(self.budget)} CPUs are more than the {format_cpu(usable)} that this process may use: "
-                "lower it or leave it out",
-            )
         return self
 
     def core_budget(self) -> Budget:

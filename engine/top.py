@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import httpx
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from headgate.core.units import MILLI, format_cpu
 
-BAR = 16
+BAR = 12
 """Characters of a bar that stands for the whole budget."""
 
 
@@ -63,19 +64,19 @@ def render(status: Mapping[str, Any]) -> Group:
         f"decisions {status['decisions']}  ",
         time.strftime("%H:%M:%S", time.localtime(status["time"])),
     )
-    table = Table(expand=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("pipeline", no_wrap=True)
     for title in ("req/s", "offered"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("granted / used", no_wrap=True)
+    table.add_column("granted/used", no_wrap=True)
     for title in ("queue", "p50 ms", "p95 ms", "p99 ms", "missed"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
     for name, pipeline in status["pipelines"].items():
         table.add_row(*_row(name, pipeline, budget))
+    reasons = [Text(f"{name}: {pipeline['reason']}", style="dim") for name, pipeline in status["pipelines"].items()]
     if status.get("problem"):
-        return Group(head, table, Text(f"no decision could be made: {status['problem']}", style="bold red"))
-    return Group(head, table)
+        reasons.append(Text(f"no decision could be made: {status['problem']}", style="bold red"))
+    return Group(head, table, *reasons)
 
 
 def _row(name: str, pipeline: Mapping[str, Any], budget: int) -> list[str | Text]:
@@ -90,7 +91,6 @@ def _row(name: str, pipeline: Mapping[str, Any], budget: int) -> list[str | Text
         str(pipeline["queue"]),
         *(_milliseconds(latency[key]) for key in ("p50", "p95", "p99")),
         f"{misses / requests:.1%}" if requests and pipeline["slo"] else "-",
-        pipeline["reason"],
     ]
 
 
@@ -99,7 +99,7 @@ def _bars(granted: int, used: int, budget: int) -> Text:
     cells = [round(amount / budget * BAR) for amount in (min(granted, used), max(granted, used))]
     over = "magenta" if used > granted else "bright_black"
     return Text.assemble(
-        f"{granted / MILLI:5.2f} / {used / MILLI:5.2f} ",
+        f"{granted / MILLI:.2f}/{used / MILLI:.2f} ",
         ("█" * cells[0], "green"),
         ("█" * (cells[1] - cells[0]) if used > granted else "░" * (cells[1] - cells[0]), over),
     )

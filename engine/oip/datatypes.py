@@ -53,11 +53,11 @@ class TensorSpec:
     name: str
     datatype: str
     shape: tuple[int | None, ...] | None
-    """None: a tensor of any rank."""
+    """None: not known; ONNX Runtime checks the rank itself."""
 
     def metadata(self) -> dict[str, object]:
         """The same as the protocol's model metadata has it."""
-        shape = [-1] if self.shape is None else [-1 if size is None else size for size in self.shape]
+        shape = [] if self.shape is None else [-1 if size is None else size for size in self.shape]
         return {"name": self.name, "datatype": self.datatype, "shape": shape}
 
     def accepts(self, shape: Sequence[int]) -> bool:
@@ -90,6 +90,11 @@ def _numbers(name: str, data: list[object], datatype: str) -> Array:
     array = np.array(data)
     if not array.size:
         return array.astype(dtype)
+    if datatype == "UINT64" and array.dtype.kind == "f":
+        # Half of its range does not fit INT64, and numpy mixes the two to FP64.
+        numbers = np.array(data, dtype=object)
+        if all(type(number) is int for number in numbers.ravel()):
+            return numbers.astype(dtype)
     # numpy would turn strings, null and fractions into whatever the type can hold: the kind must be right before.
     if array.dtype.kind not in {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]:
         raise bad_request(f"input {name!r}: data holds values that are not {datatype}")
@@ -102,30 +107,25 @@ def _numbers(name: str, data: list[object], datatype: str) -> Array:
 
 
 def _strings(data: list[object]) -> Array:
-    shape: list[int] = []
-    flat: list[object] = data
+    sizes = [len(data)]
+    flat = data
     while flat and isinstance(flat[0], list):
         width = len(flat[0])
-        shape.append(len(flat))
-        rows = flat
-        flat = []
+        rows, flat = flat, []
         for row in rows:
             if not isinstance(row, list) or len(row) != width:
                 raise ValueError
             flat.extend(row)
+        sizes.append(width)
     if not all(isinstance(item, str) for item in flat):
         raise TypeError
     array = np.empty(len(flat), dtype=object)
     array[:] = flat
-    # Each level counted the rows of all its parents together.
-    sizes = [len(data)] if shape else []
-    for outer, inner in zip(shape, [*shape[1:], len(flat)], strict=True):
-        sizes.append(inner // outer)
-    return array.reshape(sizes) if sizes else array
+    return array.reshape(sizes)
 
 
 def from_binary(name: str, raw: memoryview, datatype: str, shape: Sequence[int]) -> Array:
-    """The tensor in `raw`, little-endian and row-major; no copy where it can be. Raises OipError."""
+    """The tensor in `raw`, little-endian and row-major; a view of `raw` where that is aligned. Raises OipError."""
     count = math.prod(shape)
     if datatype == "BYTES":
         return _split(name, raw, count).reshape(shape)
@@ -137,7 +137,9 @@ def from_binary(name: str, raw: memoryview, datatype: str, shape: Sequence[int])
         )
     if datatype == "BOOL" and count and int(np.frombuffer(raw, np.uint8).max()) > 1:
         raise bad_request(f"input {name!r}: a BOOL byte is 0 or 1")
-    return np.frombuffer(raw, dtype, count).reshape(shape)
+    array = np.frombuffer(raw, dtype, count).reshape(shape)
+    # The JSON in front is of any length; kernels may count on aligned data.
+    return array if array.flags.aligned else array.copy()
 
 
 def _split(name: str, raw: memoryview, count: int) -> Array:

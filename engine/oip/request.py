@@ -46,7 +46,7 @@ def decode(
     """The request in `body`, checked against what the pipeline takes and gives.
 
     `header`: the value of Inference-Header-Content-Length, None when the body is JSON only. Tensors that came as
-    binary are views of `body`. Raises OipError, with a message that names the tensor.
+    binary may be views of `body`. Raises OipError, with a message that names the tensor.
     """
     view = memoryview(body)
     length = header_length(header, len(body))

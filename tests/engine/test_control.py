@@ -1,0 +1,101 @@
+"""The loop: what it starts with, what it observes, and that it fails static."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.engine.test_lifecycle import body
+
+from headgate.core.config import Document, validate
+from headgate.engine import control as module
+from headgate.engine.control import Control
+from headgate.engine.engine import Engine, load_engine
+from headgate.engine.metrics import Metrics
+from headgate.engine.settings import EngineSettings
+from headgate.engine.status import status
+
+
+def engine(models: Path, **settings: Any) -> Engine:
+    pipelines = [{"name": name, "steps": [{"model": "heavy.onnx"}]} for name in ("busy", "idle")]
+    document = Document(str(models / "engine.yaml"), {"pipelines": pipelines, "budget": "2", **settings})
+    return load_engine(validate(document, EngineSettings), document)
+
+
+def ask(served: Engine, pipeline: str, count: int) -> None:
+    answered = threading.Semaphore(0)
+    request, header = body(np.ones((4, 256), np.float32))
+    for _ in range(count):
+        served.submit(pipeline, request, header, lambda _: answered.release())
+    for _ in range(count):
+        assert answered.acquire(timeout=30)
+
+
+def test_before_anything_is_known_the_shares_are_equal(models: Path) -> None:
+    served = engine(models)
+    Control(served)
+    assert served.standing.allocation.grants == {"busy": 1000, "idle": 1000}
+    served.close()
+
+
+def test_a_decision_follows_what_was_observed(models: Path) -> None:
+    served = engine(models)
+    control = Control(served)
+    ask(served, "idle", 1)
+    ask(served, "busy", 200)
+    control.step()
+    found: Any = status(served)
+    busy, idle = found["pipelines"]["busy"], found["pipelines"]["idle"]
+    assert found["decisions"] == 1
+    assert busy["granted"] + idle["granted"] == 2000
+    assert busy["granted"] > idle["granted"]
+    assert busy["arrival_rate"] == pytest.approx(200 * idle["arrival_rate"])
+    totals = served.tallies["busy"].totals()
+    assert busy["cpu_seconds_per_request"] == pytest.approx(totals.cpu_seconds / 200)
+    assert busy["offered_load"] == pytest.approx(1000 * busy["arrival_rate"] * totals.cpu_seconds / 200, abs=1)
+    served.close()
+
+
+def test_when_no_decision_can_be_made_the_last_one_stays(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = engine(models)
+    control = Control(served)
+    before = served.standing.allocation
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a policy with a mistake")
+
+    monkeypatch.setattr(module, "decide", broken)
+    control.step()
+    control.step()
+    assert served.standing.allocation is before
+    assert served.standing.problem == "RuntimeError: a policy with a mistake"
+    assert b"headgate_decisions_failed_total 2.0" in Metrics(served, control).text()
+    monkeypatch.undo()
+    ask(served, "busy", 20)
+    control.step()
+    assert served.standing.problem is None
+    assert served.standing.decisions == 1
+    served.close()
+
+
+def test_grants_that_do_not_fit_change_nothing(models: Path) -> None:
+    served = engine(models)
+    served.apply({"busy": 500, "idle": 1500})
+    for wrong in ({"busy": 2001, "idle": 0}, {"busy": 1000}, {"busy": -1, "idle": 0}, {"busy": 1500, "idle": 501}):
+        with pytest.raises(ValueError, match=r"grant|budget|ceiling"):
+            served.apply(wrong)
+        assert served.standing.allocation.grants == {"busy": 500, "idle": 1500}
+    served.close()
+
+
+def test_without_control_nothing_is_decided(models: Path) -> None:
+    served = engine(models, control="none")
+    control = Control(served)
+    ask(served, "busy", 20)
+    control.step()
+    assert served.standing.decisions == 0
+    assert served.standing.arrival_rates["busy"] > 0
+    served.close()

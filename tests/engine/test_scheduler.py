@@ -1,0 +1,238 @@
+"""The scheduler as a state machine: random events at random times, and after each the rules that hold."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from headgate.engine.scheduler import BURST, Job, Limits, QueueFull, Scheduler
+
+NAMES = ("a", "b", "c")
+
+
+class Events(RuleBasedStateMachine):
+    """Submits, ends, grants and time in any order; CPU time of a job is at most the time that it ran."""
+
+    @initialize(
+        budget=st.integers(1, 4000),
+        lend=st.booleans(),
+        ceilings=st.lists(st.integers(1, 4000), min_size=3, max_size=3),
+        queue=st.integers(1, 4),
+    )
+    def begin(self, budget: int, lend: bool, ceilings: list[int], queue: int) -> None:
+        self.budget = budget
+        self.ceilings = {name: min(budget, ceiling) for name, ceiling in zip(NAMES, ceilings, strict=True)}
+        limits = [Limits(name, self.ceilings[name], 1.0 + index, queue) for index, name in enumerate(NAMES)]
+        self.now = 1000.0
+        self.began = self.now
+        self.scheduler = Scheduler(limits, budget, lend=lend, now=self.now)
+        self.running: dict[Job, float] = {}
+        self.submitted: dict[str, list[Job]] = {name: [] for name in NAMES}
+        self.started: dict[str, list[Job]] = {name: [] for name in NAMES}
+        self.dearest = 0.0
+        self.unlent: dict[str, float] = dict.fromkeys(NAMES, 0.0)
+        """CPU seconds that each used on its own account."""
+        self.entitled: dict[str, float] = dict.fromkeys(NAMES, 0.0)
+        """CPU seconds that its grants have added up to."""
+        self.most_slots: dict[str, int] = dict.fromkeys(NAMES, 0)
+        self.wait(0.0)
+
+    def take(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            if job.borrowed:
+                assert self.scheduler.lend
+                assert len(self.running) < math.ceil(self.budget / 1000), "borrowed a CPU that is not idle"
+                mine = sum(other.pipeline == job.pipeline for other in self.running)
+                assert mine < math.ceil(self.ceilings[job.pipeline] / 1000)
+            self.running[job] = self.now
+            self.started[job.pipeline].append(job)
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        for name, grant in self.scheduler.grants.items():
+            self.entitled[name] += grant / 1000 * seconds
+
+    @rule(name=st.sampled_from(NAMES))
+    def submit(self, name: str) -> None:
+        full = self.scheduler.waiting(name) >= self.scheduler._lines[name].limits.queue
+        job = Job(name, None)
+        try:
+            started = self.scheduler.submit(job, self.now)
+        except QueueFull:
+            assert full
+            return
+        assert not full
+        self.submitted[name].append(job)
+        self.take(started)
+
+    @rule(data=st.data(), share=st.floats(0, 1))
+    def finish(self, data: st.DataObject, share: float) -> None:
+        if not self.running:
+            return
+        job = data.draw(st.sampled_from(sorted(self.running, key=lambda j: self.submitted[j.pipeline].index(j))))
+        cpu = share * (self.now - self.running.pop(job))
+        self.dearest = max(self.dearest, cpu)
+        if not job.borrowed:
+            self.unlent[job.pipeline] += cpu
+        self.take(self.scheduler.finished(job, cpu, self.now))
+
+    @rule(shares=st.lists(st.integers(0, 100), min_size=3, max_size=3), spare=st.integers(0, 100))
+    def apply(self, shares: list[int], spare: int) -> None:
+        total = max(1, sum(shares) + spare)
+        grants = {
+            name: min(self.ceilings[name], self.budget * share // total)
+            for name, share in zip(NAMES, shares, strict=True)
+        }
+        self.take(self.scheduler.apply(grants, self.now))
+        for name, grant in grants.items():
+            self.most_slots[name] = max(self.most_slots[name], math.ceil(grant / 1000))
+
+    @rule(name=st.sampled_from(NAMES), over=st.integers(1, 1000))
+    def apply_too_much(self, name: str, over: int) -> None:
+        before = self.scheduler.grants
+        with pytest.raises(ValueError, match=r"budget|ceiling"):
+            self.scheduler.apply({**dict.fromkeys(NAMES, 0), name: self.budget + over}, self.now)
+        assert self.scheduler.grants is before
+
+    @rule(seconds=st.floats(0, 0.5))
+    def pass_time(self, seconds: float) -> None:
+        self.wait(seconds)
+        self.take(self.scheduler.wake(self.now))
+
+    @rule()
+    def pass_time_until_the_next_wake(self) -> None:
+        due = self.scheduler.next_wake()
+        if due is not None:
+            self.wait(max(0.0, due - self.now))
+            started = self.scheduler.wake(self.now)
+            again = self.scheduler.next_wake()
+            # A wake-up that starts nothing is followed by a later one, or the timer would spin.
+            assert started or again is None or again > due or due <= self.now
+            self.take(started)
+
+    @invariant()
+    def first_in_first_out(self) -> None:
+        for name in NAMES:
+            assert self.started[name] == self.submitted[name][: len(self.started[name])]
+
+    @invariant()
+    def nothing_is_lost_or_run_twice(self) -> None:
+        for name in NAMES:
+            assert len(self.started[name]) + self.scheduler.waiting(name) == len(self.submitted[name])
+            assert self.scheduler.running(name) == sum(job.pipeline == name for job in self.running)
+
+    @invariant()
+    def slots_bound_what_runs_on_its_own(self) -> None:
+        for name in NAMES:
+            own = sum(job.pipeline == name and not job.borrowed for job in self.running)
+            assert own <= self.most_slots[name]
+
+    @invariant()
+    def grants_fit_the_budget(self) -> None:
+        assert sum(self.scheduler.grants.values()) <= self.budget
+
+    @invariant()
+    def nobody_uses_more_than_its_grants_and_one_burst(self) -> None:
+        for name in NAMES:
+            burst = BURST * self.ceilings[name] / 1000 + 2 * self.dearest
+            # The last jobs of each slot may end in debt, by what they cost.
+            debt = self.most_slots[name] * self.dearest
+            assert self.unlent[name] <= self.entitled[name] + burst + debt + 1e-6
+
+    @invariant()
+    def work_is_conserved(self) -> None:
+        """Who has work, a slot and tokens runs; with `lend`, no CPU stands idle that may be borrowed."""
+        for line in self.scheduler._backlog.values():
+            assert line.waiting
+            assert len(line.running) >= line.slots or line.own.advance(self.now) <= 0
+            if self.scheduler.lend and len(self.running) < self.scheduler.cpus:
+                total = len(line.running) + len(line.borrowing)
+                assert (
+                    total >= math.ceil(line.limits.ceiling / 1000)
+                    or line.cap.advance(self.now) <= 0
+                    or self.scheduler._root.advance(self.now) <= 0
+                )
+
+
+Events.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestEvents = Events.TestCase
+
+
+def simulate(scheduler: Scheduler, costs: dict[str, float], seconds: float) -> dict[str, float]:
+    """CPU seconds of each pipeline when all are saturated and each job uses as much CPU as time passes."""
+    used = dict.fromkeys(costs, 0.0)
+    ends: list[tuple[float, Job]] = []
+    now = 0.0
+
+    def take(jobs: list[Job]) -> None:
+        for job in jobs:
+            ends.append((now + costs[job.pipeline], job))
+            refill.append(job.pipeline)
+
+    refill = [name for name in costs for _ in range(8)]
+    while now < seconds:
+        while refill:
+            take(scheduler.submit(Job(refill.pop(), None), now))
+        ends.sort(key=lambda end: end[0])
+        wake = scheduler.next_wake()
+        if ends and (wake is None or ends[0][0] <= wake):
+            now, job = ends.pop(0)
+            used[job.pipeline] += costs[job.pipeline]
+            take(scheduler.finished(job, costs[job.pipeline], now))
+        else:
+            assert wake is not None
+            now = max(now, wake)
+            take(scheduler.wake(now))
+    return used
+
+
+@pytest.mark.parametrize("grant", [100, 250, 500, 1500, 2000])
+@pytest.mark.parametrize("cost", [0.0002, 0.002, 0.05, 1.0])
+def test_a_saturated_pipeline_gets_exactly_its_grant(grant: int, cost: float) -> None:
+    scheduler = Scheduler([Limits("a", 2000, 1.0, 100)], 2000, lend=False, now=0.0)
+    scheduler.apply({"a": grant}, 0.0)
+    seconds = 2000 * cost
+    # At the end a burst may be unspent or a job per slot unpaid.
+    slack = BURST * grant / 1000 + 4 * cost
+    assert simulate(scheduler, {"a": cost}, seconds)["a"] == pytest.approx(grant / 1000 * seconds, abs=slack)
+
+
+def test_borrowers_share_idle_cpu_by_weight() -> None:
+    limits = [Limits("heavy", 4000, 3.0, 100), Limits("light", 4000, 1.0, 100)]
+    scheduler = Scheduler(limits, 4000, lend=True, now=0.0)
+    scheduler.apply({"heavy": 0, "light": 0}, 0.0)
+    used = simulate(scheduler, {"heavy": 0.02, "light": 0.005}, 100.0)
+    assert sum(used.values()) == pytest.approx(4 * 100, rel=0.01)
+    assert used["heavy"] / used["light"] == pytest.approx(3.0, rel=0.05)
+
+
+def test_a_ceiling_holds_for_borrowed_cpu_too() -> None:
+    limits = [Limits("capped", 700, 1.0, 100), Limits("idle", 2000, 1.0, 100)]
+    scheduler = Scheduler(limits, 2000, lend=True, now=0.0)
+    scheduler.apply({"capped": 200, "idle": 1800}, 0.0)
+    used = simulate(scheduler, {"capped": 0.01}, 100.0)
+    assert used["capped"] == pytest.approx(70, rel=0.01)
+
+
+def test_an_owner_starts_beside_borrowers_on_all_cpus() -> None:
+    limits = [Limits("flood", 2000, 1.0, 100), Limits("owner", 2000, 1.0, 100)]
+    scheduler = Scheduler(limits, 2000, lend=True, now=0.0)
+    scheduler.apply({"flood": 0, "owner": 1000}, 0.0)
+    floods = [job for _ in range(4) for job in scheduler.submit(Job("flood", None), 0.0)]
+    assert [job.borrowed for job in floods] == [True, True]
+    (job,) = scheduler.submit(Job("owner", None), 0.0 + 0.001)
+    assert not job.borrowed
+
+
+def test_a_job_of_unexpected_cost_leaves_a_debt_that_is_waited_off() -> None:
+    scheduler = Scheduler([Limits("a", 1000, 1.0, 100)], 1000, lend=False, now=0.0)
+    scheduler.apply({"a": 500}, 0.0)
+    (first,) = scheduler.submit(Job("a", None), 1.0)
+    scheduler.submit(Job("a", None), 1.0)
+    # From empty at 0: a burst of 0.05 s by 1.0, 0.5 s more by 2.0, and 1 s to pay then: 0.45 s of debt at 0.5 a second.
+    assert scheduler.finished(first, 1.0, 2.0) == []
+    assert scheduler.next_wake() == pytest.approx(2.9, abs=1e-3)
