@@ -71,20 +71,14 @@ def choose(
     leaving = frozenset(removals)
     picked, sizes = _shadowed(picked, leaving, scene, reasons)
     board = Board(place(n, sizes) for n in survivors)
+    closed = {node.name: board.close(node.name) for node in picked}
     going: list[NodeInfo] = []
-    taken: set[str] = set()
     for node in picked:
-        start = board.mark()
-        if node.name in taken:
-            reasons[node.name] = "takes pods of another node that leaves"
-            continue
-        closed = board.close(node.name)
         if obstacle := simulate(node, board, scene.budgets, scene.settings.most_grace, sizes):
             reasons[node.name] = obstacle
-            board.open(node.name, closed)
-            continue
-        taken |= board.since(start)
-        going.append(node)
+            board.open(node.name, closed[node.name])
+        else:
+            going.append(node)
     why = f"{signals.describe()}, below {settings.lower:g} for {now - (state.below_since or now):.0f} s"
     started = tuple(
         Removal(n.name, settings.name, n.instance or n.name, n.cpu, Phase.MARKED, now, now, why) for n in going
@@ -100,10 +94,9 @@ def _allowed(frame: Frame, now: float) -> tuple[int, str]:
     size = frame.target
     active = [b for b in frame.settings.budgets if b.active(now)]
     allowed = min((b.allows(size) for b in active), default=size)
-    busy = frame.leaving + len(frame.unready)
-    text = (
-        f"its disruption budget allows {allowed} of {size} nodes, {frame.leaving} leave and {len(frame.unready)} fail"
-    )
+    busy = len(frame.removing) + len(frame.unready)
+    text = f"its disruption budget allows {allowed} of {size} nodes; {len(frame.removing)} leave"
+    text += f", {len(frame.unready)} are not Ready" if frame.unready else ""
     return allowed - busy, text
 
 

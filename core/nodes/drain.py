@@ -95,9 +95,13 @@ class Board:
         """Take back `close`."""
         self.pods[self._index[name]] = pods
 
-    def since(self, start: int) -> set[str]:
-        """Nodes that were put something on since `mark` gave `start`."""
-        return {self.places[index].name for index, *_ in self._log[start:]}
+    def since(self, start: int) -> dict[str, int]:
+        """Millicores put on each node since `mark` gave `start`."""
+        put: dict[str, int] = {}
+        for index, cpu, *_ in self._log[start:]:
+            name = self.places[index].name
+            put[name] = put.get(name, 0) + cpu
+        return put
 
     def put(self, pod: PodInfo, cpu: int) -> str | None:
         """Put `pod` with `cpu` millicores where least is left over. The node's name; None: it fits nowhere."""
@@ -119,9 +123,9 @@ class Board:
 
     def widest(self, pod: PodInfo) -> tuple[str, int] | None:
         """The node with the most free CPU that would admit `pod`, for a reason."""
-        if not self.places or not (admits := self._admitting(pod)).any():
+        if not self.places or not (open_ := self._admitting(pod) & (self.pods > 0)).any():
             return None
-        index = int(np.argmax(np.where(admits, self.cpu, -UNLIMITED)))
+        index = int(np.argmax(np.where(open_, self.cpu, -UNLIMITED)))
         return self.places[index].name, int(self.cpu[index])
 
     def mark(self) -> int:

@@ -227,17 +227,19 @@ def _advance(draft: _Draft, scene: Scene, survivors: list[NodeInfo]) -> None:
     board = Board(place(n, {}) for n in survivors)
     leaving = frozenset(draft.removals)
     for removal in sorted(draft.removals.values(), key=lambda r: (_ORDER.index(r.phase), r.started, r.node)):
-        moved = advance(removal, scene, board, leaving)
+        moved = advance(removal, scene, board, leaving, survivors)
         draft.actions += moved.actions
         draft.nodes[removal.node] = moved.why
+        state = draft.states.get(removal.group)
         if moved.removal is not None:
             draft.removals[removal.node] = moved.removal
+        else:
+            del draft.removals[removal.node]
+        if state is None:
             continue
-        del draft.removals[removal.node]
-        state = draft.states.get(removal.group)
-        if moved.deleted and state is not None:
+        if moved.deleted or (moved.removal is not None and moved.removal.phase is Phase.DELETING):
             draft.states[removal.group] = replace(state, deleted=scene.now)
-        elif moved.undone and state is not None:
+        elif moved.undone:
             settings = scene.settings.by_name()[removal.group]
             draft.postponed[removal.node] = (scene.now + settings.delay_after_failure, removal.reason)
 
@@ -273,13 +275,17 @@ def _verdict(draft: _Draft, group: str, now: float) -> Verdict:
 
 def _capacity(cluster: Cluster, removals: Mapping[str, Removal]) -> tuple[Node, ...]:
     """The nodes that the allocator may count on: upcoming ones not yet, leaving ones with the floors on them only."""
+    reserved: dict[str, int] = {}
+    for removal in removals.values():
+        if removal.phase is not Phase.REVERTING:
+            for name, cpu in removal.reserved.items():
+                reserved[name] = reserved.get(name, 0) + cpu
     nodes = []
     for node in cluster.nodes:
         if not node.ready:
             continue
-        free = max(0, node.cpu - node.fixed)
-        removal = removals.get(node.name)
-        if removal is not None and removal.phase not in (Phase.MARKED, Phase.REVERTING):
+        free = max(node.floors, node.cpu - node.fixed - reserved.get(node.name, 0), 0)
+        if (leaving := removals.get(node.name)) is not None and leaving.phase not in (Phase.MARKED, Phase.REVERTING):
             free = min(free, node.floors)
         nodes.append(Node(node.name, free))
     return tuple(nodes)

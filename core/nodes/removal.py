@@ -6,11 +6,11 @@ From every phase before DELETING the way back is REVERTING: uncordon, then take 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from headgate.core.nodes.actions import Action, Cordon, Delete, Evict, Mark, Uncordon, Unmark
-from headgate.core.nodes.drain import Board, Budgets, simulate
+from headgate.core.nodes.drain import Board, Budgets, place, simulate
 from headgate.core.nodes.frame import Frame
 from headgate.core.nodes.model import Cluster, NodeInfo, Step
 from headgate.core.nodes.settings import NodeSettings
@@ -53,7 +53,9 @@ class Moved:
     undone: bool = False
 
 
-def advance(removal: Removal, scene: Scene, board: Board, leaving: frozenset[str]) -> Moved:
+def advance(
+    removal: Removal, scene: Scene, board: Board, leaving: frozenset[str], survivors: Sequence[NodeInfo]
+) -> Moved:
     """One step of one removal. `board`: what the staying nodes have left; `leaving`: all nodes on their way out."""
     node = scene.nodes.get(removal.node)
     if removal.phase is Phase.DELETING:
@@ -71,7 +73,7 @@ def advance(removal: Removal, scene: Scene, board: Board, leaving: frozenset[str
         return Moved(replace(removal, held_since=since), f"waits where it is: {why}")
     removal = replace(removal, held_since=None)
     if removal.phase is Phase.MARKED:
-        return _marked(removal, node, scene, leaving)
+        return _marked(removal, node, scene, leaving, survivors)
     if removal.phase is Phase.SHRINKING:
         return _shrinking(removal, node, scene, board)
     if removal.phase is Phase.CORDONED:
@@ -127,15 +129,23 @@ def _hold(removal: Removal, scene: Scene) -> str:
     return "; ".join(scene.signals[removal.group].unknown)
 
 
-def _marked(removal: Removal, node: NodeInfo, scene: Scene, leaving: frozenset[str]) -> Moved:
+def _marked(
+    removal: Removal, node: NodeInfo, scene: Scene, leaving: frozenset[str], survivors: Sequence[NodeInfo]
+) -> Moved:
     if not node.marked:
         return Moved(removal, removal.reason, (Mark(removal.group, node.name, removal.reason),))
     waited = scene.now - removal.since
     if waited < scene.settings.soak:
         return Moved(removal, f"softly tainted for {waited:.0f} of {scene.settings.soak:g} s")
-    if refusal := scene.shadow(leaving).refusal:
-        return revert(removal, node, refusal, scene.now)
-    return Moved(_enter(removal, Phase.SHRINKING, scene.now), "the allocator moves CPUs off it")
+    shadow = scene.shadow(leaving)
+    if shadow.refusal:
+        return revert(removal, node, shadow.refusal, scene.now)
+    # What is granted today may fill every node; what is needed without this one must leave room for its pods.
+    needed = Board(place(n, shadow.sizes) for n in survivors)
+    if obstacle := simulate(node, needed, scene.budgets, scene.settings.most_grace, {}):
+        return revert(removal, node, obstacle, scene.now)
+    shrinking = replace(_enter(removal, Phase.SHRINKING, scene.now), reserved=needed.since(0))
+    return Moved(shrinking, "the allocator moves CPUs off it")
 
 
 def _shrinking(removal: Removal, node: NodeInfo, scene: Scene, board: Board) -> Moved:

@@ -17,7 +17,7 @@ class ShadowPlan:
     refusal: str = ""
     """Why the nodes cannot be done without; empty: they can."""
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Millicores that each pod would have, by its name; pods that are missing keep theirs."""
+    """Millicores that each pod would need then, by its name; pods that are missing keep what they have."""
 
 
 class Shadow(Protocol):
@@ -41,6 +41,9 @@ class AllocatorShadow:
     budget: Budget
     """Its `nodes` are those that the last decision counted on."""
     current: Mapping[str, int]
+    needs: Mapping[str, int]
+    """Millicores that meet each pipeline's SLO, before the budget cuts them; a missing pipeline needs its grant.
+    What is granted beyond the need, because idle CPUs help nobody, must not keep a node."""
     policy: str = "proportional"
     tolerance: int = 0
     """Millicores of unmet demand that a removal may add."""
@@ -68,9 +71,10 @@ class AllocatorShadow:
             return ShadowPlan(refusal=f"without it {worst} would lack {more[worst]}m CPUs more than today")
         sizes: dict[str, int] = {}
         for pipeline in moved:
-            count = len(pipeline.replicas)
+            grant, count = then.grants[pipeline.name], len(pipeline.replicas)
+            need = min(grant, max(pipeline.floor, self.needs.get(pipeline.name, grant)))
             for replica in pipeline.replicas:
-                sizes[replica.name] = -(-then.grants[pipeline.name] // count)
+                sizes[replica.name] = -(-need // count)
         return ShadowPlan(sizes=sizes)
 
 

@@ -41,6 +41,8 @@ class Removal:
     """When it entered the phase."""
     started: float
     reason: str
+    reserved: Mapping[str, int] = field(default_factory=dict)
+    """Millicores, by node, that the allocator leaves free for the pods that are to come there."""
     held_since: float | None = None
     """Since when it has been waiting for metrics."""
 
