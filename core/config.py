@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from headgate.core.model import Pipeline, Slo
 from headgate.core.units import format_cpu, parse_cpu, parse_duration
@@ -23,6 +34,14 @@ Seconds = Annotated[
     BeforeValidator(parse_duration),
     WithJsonSchema({"type": ["string", "number"], "description": "A duration: 250ms, 30s, 1m30s; a number is seconds"}),
 ]
+
+
+def _beside_the_settings(path: str, info: ValidationInfo) -> str:
+    return str(PurePath((info.context or {}).get("folder", ""), path))
+
+
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(_beside_the_settings)]
+"""The path of a file; a relative one is relative to the settings file."""
 
 
 class SettingsError(ValueError):
@@ -54,14 +73,21 @@ class Model(BaseModel):
 M = TypeVar("M", bound=Model)
 
 
-def validate(document: Document, model: type[M]) -> M:
-    """The settings of a document. Raises SettingsError with one line for each mistake."""
-    if not isinstance(document.data, dict):
-        raise SettingsError(f"{document.place(())}: expected a mapping of settings, found {_kind(document.data)}")
+def validate(document: Document, model: type[M], at: Path = ()) -> M:
+    """The settings of a document, or of what stands in it at the path `at` already known to be there.
+
+    Raises SettingsError with one line for each mistake.
+    """
+    data: Any = document.data
+    for part in at:
+        data = data[part]
+    if not isinstance(data, dict):
+        place = f"{document.place(at)}: {field_name(at)}: " if at else f"{document.place(())}: "
+        raise SettingsError(f"{place}expected a mapping of settings, found {_kind(data)}")
     try:
-        return model.model_validate(document.data)
+        return model.model_validate(data, context={"folder": PurePath(document.source).parent})
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(document, model, error))) from None
+        raise SettingsError("\n".join(_explain(document, model, error, at))) from None
 
 
 def field_name(path: Path) -> str:
@@ -80,9 +106,9 @@ class FieldError(ValueError):
         self.path = path
 
 
-def _explain(document: Document, model: type[Model], error: ValidationError) -> Iterator[str]:
+def _explain(document: Document, model: type[Model], error: ValidationError, at: Path) -> Iterator[str]:
     for problem in error.errors(include_url=False):
-        path: Path = tuple(problem["loc"])
+        path: Path = at + tuple(problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         cause = problem.get("ctx", {}).get("error")
         if isinstance(cause, FieldError):
@@ -90,7 +116,7 @@ def _explain(document: Document, model: type[Model], error: ValidationError) -> 
         # Union members and validators add their own name to the location; only what is in the file helps.
         path = _existing(document.data, path)
         if problem["type"] == "extra_forbidden":
-            message = f"unknown setting; known here: {', '.join(_known(model, path[:-1])) or 'none'}"
+            message = f"unknown setting; known here: {', '.join(_known(model, path[len(at) : -1])) or 'none'}"
         elif problem["type"] == "missing":
             message = "required"
         elif problem["type"] != "value_error":

@@ -97,6 +97,8 @@ class Sample:
     """Requests waiting at `time`, those being served not included."""
     service_cv: float | None = None
     """Coefficient of variation of the service time."""
+    latency: Mapping[float, float] | None = None
+    """Response time in seconds at each percentile: {95: 0.05} says that 95 % answered within 50 ms."""
 
 
 @dataclass(frozen=True, slots=True)
