@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 import headgate
 from headgate.controller import allocate, settings
+from headgate.controller.extensions import LiveExtensions
+from headgate.controller.guard import brief
 from headgate.controller.plugins import plugins
 from headgate.core.config import Document, SettingsError
+from headgate.core.extensions import Extensions, ExtensionSettings
 from headgate.core.model import Infeasible
 
 
@@ -17,6 +22,12 @@ class Host:
     def read(self, path: str) -> Document:
         """The parsed settings file at `path`."""
         return settings.read(path)
+
+    def extensions(
+        self, document: Document, settings: ExtensionSettings, pipelines: Sequence[str], interval: float
+    ) -> Extensions:
+        """The plug-ins of this installation, watched over."""
+        return LiveExtensions(plugins(), document, settings, pipelines, interval)
 
 
 class Commands(click.Group):
@@ -44,5 +55,9 @@ cli.add_command(allocate.command)
 
 def main() -> None:
     """Entry point: the built-in commands and those of every plug-in."""
-    plugins().hook.headgate_register_commands(cli=cli)
+    for hook in plugins().hooks("headgate_register_commands"):
+        try:
+            hook.call(cli=cli)
+        except Exception as error:  # noqa: BLE001 - one plug-in's trouble is not the others'
+            click.echo(f"headgate: plug-in {hook.plugin}, {hook.name}: {brief(error)}", err=True)
     cli()

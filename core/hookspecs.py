@@ -1,15 +1,234 @@
-"""The whole extension API on one page. A plug-in implements any of these and is found by the entry point `headgate`."""
+"""The whole extension API on one page. A plug-in implements any of these and is found by the entry point `headgate`.
+
+    # pyproject.toml of the plug-in
+    [project.entry-points.headgate]
+    queue-length = "queue_length"          # a module, or an object, with functions marked @hookimpl
+
+Functions may leave out arguments that they do not use. What a hook raises, returns too late or returns nonsense is
+isolated: named in the log and the metrics, and headgate goes on with what it knows. docs/plugins has a page and a
+runnable example for each hook.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import pluggy
+from numpy.typing import NDArray
 
-from headgate.core.config import Document
+from headgate.core.config import Document, Model
+from headgate.core.decision import Config, Decision
+from headgate.core.demand import Estimator
+from headgate.core.extensions import Extensions, ExtensionSettings
+from headgate.core.model import Observation, Pipeline, Sample
+from headgate.core.providers import NodeProvider
 
 hookspec = pluggy.HookspecMarker("headgate")
 hookimpl = pluggy.HookimplMarker("headgate")
+
+# Metric sources ------------------------------------------------------------------------------------------------------
+
+
+class SourceError(RuntimeError):
+    """Why a source cannot be read, in words for people and without credentials. Other exceptions show their type."""
+
+
+class Source(Protocol):
+    """A place that metrics are read from, with its own connection and life. It lives in a thread of its own.
+
+    It may block and fail: while it does, its last samples grow old, and once stale they are no longer used.
+    """
+
+    def read(self, now: float) -> Iterable[Sample]:
+        """What is known of any of the pipelines; `now` and the samples' times are in seconds since 1970.
+
+        One query for all pipelines, where the place allows it. A sample may know a few of its fields only, and a
+        pipeline of which nothing is known is left out: that is not 0. What was yielded before an exception counts.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up the connection. Called once, from the thread that reads."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceKind:
+    """How to open a kind of source from its part of the settings."""
+
+    settings: type[Model]
+    """The keys that an entry of `sources:` may have besides kind, name, every and stale."""
+    open: Callable[[Any, Sequence[str]], Source]
+    """From an instance of `settings` and the pipelines' names. Called in the source's thread, again if it raised."""
+
+
+@hookspec
+def headgate_metric_sources() -> Mapping[str, SourceKind]:  # type: ignore[empty-body]
+    """Kinds of metric sources by the name that `sources: [{kind: NAME}]` gives them."""
+
+
+# Demand estimators ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorKind:
+    """How to make an estimator, mostly by wrapping the one that would be used without it."""
+
+    settings: type[Model]
+    build: Callable[[Any, Estimator], Estimator]
+    """From an instance of `settings` and the estimator to wrap. The result is a value: no clock, no IO."""
+
+
+@hookspec
+def headgate_demand_estimators() -> Mapping[str, EstimatorKind]:  # type: ignore[empty-body]
+    """Demand estimators by the name that `estimator: {kind: NAME}` gives them."""
+
+
+# Decisions -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Veto:
+    """The decision is not put in force; what is in force stays."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """Other grants for some pipelines. All limits still hold: one that breaks them is nonsense and has no effect."""
+
+    grants: Mapping[str, int]
+    """Millicores by pipeline; the rest keep what was decided."""
+    reason: str
+
+
+@hookspec
+def headgate_review_decision(decision: Decision, observation: Observation, config: Config) -> Veto | Adjustment | None:
+    """Look at a decision before it is put in force. Each plug-in sees what the ones before it have adjusted."""
+
+
+@hookspec
+def headgate_decision_applied(decision: Decision) -> None:
+    """A decision is in force. Nobody waits for this: it may do IO, and it misses the decisions that fall into it."""
+
+
+# The engine ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Name, Open Inference Protocol datatype ("FP32", "INT64", "BYTES") and shape (None: any size) of a tensor."""
+
+    name: str
+    datatype: str
+    shape: tuple[int | None, ...] | None = None
+
+
+class EngineStep(Protocol):
+    """Pre- or post-processing within a pipeline of the engine. Used by several threads at a time."""
+
+    @property
+    def inputs(self) -> Sequence[Tensor]:
+        """What it takes: what the request brings, or the outputs of the step before."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[Tensor]:
+        """What it gives to the next step, or to the answer."""
+        ...
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """All of `outputs` for `inputs`. It runs at the expense of its pipeline; what it raises answers 500."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepKind:
+    """How to make a step from its part of the settings."""
+
+    settings: type[Model]
+    build: Callable[[Any], EngineStep]
+
+
+@hookspec
+def headgate_engine_steps() -> Mapping[str, StepKind]:  # type: ignore[empty-body]
+    """Steps by the name that `steps: [{step: NAME}]` gives them."""
+
+
+# Hosts and nodes -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a host made of the grants that it was asked for."""
+
+    granted: Mapping[str, int]
+    """Millicores really in force now, by pipeline."""
+    pending: Mapping[str, str] = field(default_factory=dict)
+    """Pipelines whose change has begun and is not in force, and why. What they held still counts as theirs."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Pipelines that the host will not change, and why; asking again is useless until something else changes."""
+
+
+class HostAdapter(Protocol):
+    """Translates grants into the resources of one serving framework. All calls block and may be repeated.
+
+    Raises OSError for what may pass by itself, PermissionError for what somebody has to allow first; both are retried
+    with the next decision, and until then everything serves with what it has.
+    """
+
+    def pipelines(self) -> Sequence[Pipeline]:
+        """What the host serves and headgate may manage, with replicas and nodes, read afresh."""
+        ...
+
+    def granted(self) -> Mapping[str, int]:
+        """Millicores in force by pipeline, as the host reports them; not what was asked for."""
+        ...
+
+    def apply(self, grants: Mapping[str, int], *, dry_run: bool = False) -> Applied:
+        """Bring `grants` in force: shrinks first, and growth only into what was really given up.
+
+        At no instant does the sum exceed the larger of the sums before and after. Repeating the call with the same
+        grants continues where the one before stopped, also after a crash half-way; `dry_run` changes nothing and
+        tells what would be refused.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up the connection; everything keeps serving with its last CPUs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HostKind:
+    """How to reach a kind of host."""
+
+    settings: type[Model]
+    open: Callable[[Any], HostAdapter]
+
+
+@hookspec
+def headgate_host_adapters() -> Mapping[str, HostKind]:  # type: ignore[empty-body]
+    """Serving frameworks by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKind:
+    """How to reach a kind of infrastructure; `core/providers.py` is the contract of what it opens."""
+
+    settings: type[Model]
+    open: Callable[[Any], NodeProvider]
+
+
+@hookspec
+def headgate_node_providers() -> Mapping[str, ProviderKind]:  # type: ignore[empty-body]
+    """Infrastructures that nodes can be had from, by name."""
+
+
+# The command line ----------------------------------------------------------------------------------------------------
 
 
 class CommandLine(Protocol):
@@ -19,7 +238,18 @@ class CommandLine(Protocol):
         """The parsed settings file at `path` ("-": standard input). Raises SettingsError."""
         ...
 
+    def extensions(
+        self, document: Document, settings: ExtensionSettings, pipelines: Sequence[str], interval: float
+    ) -> Extensions:
+        """The plug-ins as a loop of `interval` seconds uses them. Raises SettingsError; close() it in the end."""
+        ...
+
 
 @hookspec
 def headgate_register_commands(cli: object) -> None:
     """Add subcommands to `headgate`: `cli` is its `click.Group`; `click.pass_obj` gives a CommandLine."""
+
+
+@hookspec
+def headgate_settings() -> Mapping[str, type[Model]]:  # type: ignore[empty-body]
+    """Models of whole settings files, by the subcommand that reads them, for `headgate schema`."""

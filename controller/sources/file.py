@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headgate.controller.sources.http import SourceError
 from headgate.core.config import FilePath, Model
+from headgate.core.hookspecs import SourceError
 from headgate.core.model import Sample
 from headgate.core.observation import AMOUNTS
 

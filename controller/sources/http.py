@@ -12,17 +12,14 @@ import requests
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 from urllib3.util import Retry
 
 from headgate.core.config import FieldError, FilePath, Model, Seconds
+from headgate.core.hookspecs import SourceError
 
 _MOST_BYTES = 32 * 2**20
 _RETRIED = (429, 502, 503, 504)
-
-
-class SourceError(RuntimeError):
-    """A source could not be read; the message says why and holds no credential."""
 
 
 def _not_inline(value: object) -> object:
@@ -156,14 +153,16 @@ class _Credentials(requests.auth.AuthBase):
 
 def explain(error: requests.RequestException, settings: HttpSettings) -> str:
     """What went wrong, for people; the library's own texts show addresses of objects and whole stacks of causes."""
+    reason: Any = error.args[0] if error.args else error
+    cause = getattr(reason, "reason", reason)
+    timed_out = isinstance(cause, (ConnectTimeoutError, ReadTimeoutError)) and not isinstance(cause, NewConnectionError)
+    if isinstance(error, requests.Timeout) or timed_out:
+        return f"no answer within {settings.timeout:g} s"
     for kind, text in (
         (requests.exceptions.SSLError, "the TLS handshake failed"),
-        (requests.exceptions.Timeout, f"no answer within {settings.timeout:g} s"),
         (requests.exceptions.ConnectionError, "no connection"),
     ):
         if isinstance(error, kind):
-            reason: Any = error.args[0] if error.args else error
-            cause = getattr(reason, "reason", reason)
             return f"{text} ({settings.redact(str(cause).rsplit(': ', 1)[-1])})"
     return settings.redact(f"{type(error).__name__}: {error}")
 

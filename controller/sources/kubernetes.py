@@ -15,8 +15,8 @@ from kubernetes.config import ConfigException
 from pydantic import Field
 from urllib3.exceptions import HTTPError
 
-from headgate.controller.sources.http import SourceError
 from headgate.core.config import FilePath, Model, Seconds
+from headgate.core.hookspecs import SourceError
 from headgate.core.model import Sample
 from headgate.core.units import parse_duration
 
@@ -63,7 +63,7 @@ class KubernetesSource:
 
     def close(self) -> None:
         """Give the connections back."""
-        self._client.close()
+        self._client.close()  # type: ignore[no-untyped-call]
 
     def _items(self) -> list[Any]:
         options: dict[str, Any] = {
@@ -72,6 +72,7 @@ class KubernetesSource:
             "_request_timeout": self._settings.timeout,
         }
         path = ("metrics.k8s.io", "v1beta1")
+        answer: Any
         try:
             if self._settings.namespace:
                 answer = self._api.list_namespaced_custom_object(*path, self._settings.namespace, "pods", **options)
@@ -101,9 +102,10 @@ def _client(settings: KubernetesSettings) -> client.ApiClient:
     configuration = client.Configuration()
     try:
         if settings.kubeconfig is None and settings.context is None:
-            config.load_config(client_configuration=configuration)
+            config.load_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            config.load_kube_config(settings.kubeconfig, settings.context, configuration)
+            load = config.load_kube_config
+            load(settings.kubeconfig, settings.context, configuration)  # type: ignore[no-untyped-call]
     except (ConfigException, OSError) as error:
         raise SourceError(f"no Kubernetes cluster is known: {error}") from None
     configuration.retries = 1
@@ -112,7 +114,7 @@ def _client(settings: KubernetesSettings) -> client.ApiClient:
 
 def _said(error: ApiException) -> str:
     try:
-        return str(json.loads(error.body)["message"])[:300]
+        return str(json.loads(error.body or "")["message"])[:300]
     except (ValueError, LookupError, TypeError):
         return str(error.reason)[:300]
 

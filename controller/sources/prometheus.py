@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -14,9 +15,10 @@ from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from pydantic import Field
 
-from headgate.controller.sources.http import HttpSettings, SourceError, Url, explain
+from headgate.controller.sources.http import HttpSettings, Url, explain
 from headgate.controller.sources.recipes import RECIPES, Recipe
 from headgate.core.config import Model, Seconds
+from headgate.core.hookspecs import SourceError
 from headgate.core.model import Sample
 from headgate.core.observation import AMOUNTS
 
@@ -164,9 +166,11 @@ class PrometheusSource:
 
     def _refusal(self, field: str, text: str) -> Exception:
         """Prometheus puts its reason into JSON; the client quotes the whole answer as bytes."""
-        status = re.search(r"HTTP Status Code (\d+)", text)
-        reason = re.search(r'"error":"((?:[^"\\]|\\.)*)"', text.replace('\\\\"', '\\"'))
-        said = json.loads(f'"{reason[1]}"', strict=False) if reason else ""
+        status, body = re.search(r"HTTP Status Code (\d+)", text), re.search(r"\((b['\"].*)\)$", text, re.DOTALL)
+        try:
+            said = json.loads(ast.literal_eval(body[1]))["error"] if body else ""
+        except (ValueError, SyntaxError, LookupError, TypeError):
+            said = ""  # a gateway's page, not Prometheus' own words
         message = self._settings.redact(f"HTTP {status[1] if status else '?'} {said}".strip())
         if status and status[1] in ("400", "422"):
             return _BadQuery(f"{field}: {message}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from headgate.controller.sources.scrape import ScrapeSettings, Selector
+from headgate.controller.sources.scrape import Scrape, ScrapeSettings, Selector
 
 
 class EngineSettings(ScrapeSettings):
@@ -194,3 +194,5 @@ RECIPES: Mapping[str, Recipe] = {
     "none": Recipe("pipeline", {}),
 }
 """By the name that the settings use."""
+
+__all__ = ["RECIPES", "BentoSettings", "EngineSettings", "Recipe", "Scrape"]

@@ -14,8 +14,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
 from pydantic import Field, field_validator
 
-from headgate.controller.sources.http import HttpSettings, SourceError, Url, get
+from headgate.controller.sources.http import HttpSettings, Url, get
 from headgate.core.config import Model
+from headgate.core.hookspecs import SourceError
 from headgate.core.model import Sample
 from headgate.core.observation import AMOUNTS
 
@@ -69,7 +70,7 @@ class ScrapeSettings(HttpSettings):
 
 @dataclass(frozen=True, slots=True)
 class Scraped:
-    """One look at all targets: (field, pipeline) to the value of each of its series."""
+    """One look at all targets: (name, pipeline) to the value of each series of that name."""
 
     time: float
     series: Mapping[tuple[str, str], Mapping[Labels, float]]
@@ -86,6 +87,7 @@ class Scrape:
         self._session = settings.session()
         self._named = {settings.names.get(name, name): name for name in pipelines}
         self._selectors = {name: s for name in (*AMOUNTS, "queue", "latency") if (s := getattr(settings, name))}
+        self._wanted = {_series_name(field, selector) for field, selector in self._selectors.items()}
         self._before: Scraped | None = None
 
     def read(self, now: float) -> Iterator[Sample]:
@@ -110,22 +112,21 @@ class Scrape:
                 pipeline = self._named.get(labels.get(self._settings.label, ""))
                 if pipeline is None or not math.isfinite(value):
                     continue
-                for field, selector in self._selectors.items():
-                    wanted = f"{selector.metric}_bucket" if field == "latency" else selector.metric
-                    if name == wanted and selector.takes(labels):
-                        series[field, pipeline][("", url), *sorted(labels.items())] = value
+                if name in self._wanted:
+                    series[name, pipeline][("", url), *sorted(labels.items())] = value
         return Scraped(now, series)
 
     def _values(self, before: Scraped | None, after: Scraped, pipeline: str) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        for field in self._selectors:
-            now = after.series.get((field, pipeline))
-            then = before.series.get((field, pipeline)) if before else None
-            if now is None:
-                continue
-            if field == "queue":
+        for field, selector in self._selectors.items():
+            key = (_series_name(field, selector), pipeline)
+            # A series that appears within a metric that was there before began at 0 in between, as a new status code
+            # does. A metric that appears as a whole has a past of which nothing is known.
+            then = before.series.get(key) if before else None
+            now = {labels: value for labels, value in after.series.get(key, {}).items() if selector.takes(dict(labels))}
+            if now and field == "queue":
                 values[field] = sum(now.values())
-            elif then is not None and before is not None and after.time > before.time:
+            elif now and then is not None and before is not None and after.time > before.time:
                 grown = increases(then, now)
                 values[field] = self._percentiles(grown) if field == "latency" else sum(grown.values())
         return {field: value for field, value in values.items() if value is not None}
@@ -136,6 +137,10 @@ class Scrape:
             buckets[float(dict(labels)["le"])] += count
         found = {p: value for p in self._settings.percentiles if (value := quantile(p / 100, buckets)) is not None}
         return found or None
+
+
+def _series_name(field: str, selector: Selector) -> str:
+    return f"{selector.metric}_bucket" if field == "latency" else selector.metric
 
 
 def increases(then: Mapping[Labels, float], now: Mapping[Labels, float]) -> dict[Labels, float]:

@@ -1,0 +1,136 @@
+"""Reads one source again and again in a thread of its own, and has its latest samples ready at any time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from headgate.controller.guard import brief
+from headgate.core.extensions import SourceReport
+from headgate.core.hookspecs import Source, SourceError
+from headgate.core.model import Sample
+from headgate.core.observation import Nonsense, Part, checked
+
+log = logging.getLogger("headgate.sources")
+
+OVERDUE = 3.0
+"""A read is reported as hanging after this many times its period, and not before LEAST seconds."""
+LEAST = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a source last said, and how it does; replaced as a whole by its thread, read by anybody."""
+
+    samples: tuple[Sample, ...] = ()
+    answered: float | None = None
+    """When it last answered without an error, monotonic."""
+    begun: float | None = None
+    """When the read began that has not returned yet, monotonic."""
+    problem: str | None = None
+
+
+class Feed:
+    """A source, read every `every` seconds. It is never called while an earlier call has not returned."""
+
+    def __init__(
+        self, name: str, open_source: Callable[[], Source], pipelines: Sequence[str], *, every: float, stale: float
+    ) -> None:
+        self.name = name
+        self._open = open_source
+        self._pipelines = frozenset(pipelines)
+        self._every = every
+        self._stale = stale
+        self._reading = Reading()
+        self._reads = 0
+        self._failures: Counter[str] = Counter()
+        self._overdue: float | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"headgate-source-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Read no more; the thread closes the source when its last read has returned."""
+        self._stop.set()
+
+    def parts(self, pipeline: str, now: float) -> list[Part]:
+        """Its latest samples of a pipeline with times on a clock that shows `now`: only their ages are carried over."""
+        wall = time.time()
+        return [
+            Part(self.name, replace(sample, time=now - max(0.0, wall - sample.time)), self._stale)
+            for sample in self._reading.samples
+            if sample.pipeline == pipeline
+        ]
+
+    def report(self) -> SourceReport:
+        """How it does; says so in the log, once, when a read hangs."""
+        reading, now = self._reading, time.monotonic()
+        problem = reading.problem
+        if reading.begun is not None and now - reading.begun > max(LEAST, OVERDUE * self._every):
+            problem = f"a read hangs for {now - reading.begun:.0f} s"
+            if self._overdue != reading.begun:
+                self._overdue = reading.begun
+                self._failures["late"] += 1
+                log.warning("source %s: a read hangs; it is not called again until that returns", self.name)
+        age = None if reading.answered is None else now - reading.answered
+        return SourceReport(age, self._reads, dict(self._failures), problem)
+
+    def _run(self) -> None:
+        source: Source | None = None
+        while not self._stop.is_set():
+            began = time.monotonic()
+            self._reading = replace(self._reading, begun=began)
+            try:
+                source = source or self._open()
+                self._read(source)
+            except BaseException as error:  # noqa: BLE001 - also SystemExit and MemoryError of a plug-in
+                self._failed("nonsense" if isinstance(error, Nonsense) else "raised", error)
+            self._reading = replace(self._reading, begun=None)
+            self._stop.wait(max(0.0, began + self._every - time.monotonic()))
+        if source is not None:
+            try:
+                source.close()
+            except BaseException as error:  # noqa: BLE001
+                self._failed("raised", error)
+
+    def _read(self, source: Source) -> None:
+        now = time.time()
+        most = 10 * len(self._pipelines)
+        kept: dict[str, list[Sample]] = {}
+        wrong: Nonsense | None = None
+        try:
+            for index, item in enumerate(islice(source.read(now), most + 1)):
+                if index == most:
+                    raise Nonsense(f"yields more than {most} samples at once")
+                try:
+                    sample = checked(item, self._pipelines)
+                    if sample.time > time.time() + self._stale:
+                        raise Nonsense(f"a sample of {sample.pipeline} is from the future: its clock is ahead")
+                    kept.setdefault(sample.pipeline, []).append(sample)
+                except Nonsense as error:
+                    wrong = error
+        finally:
+            # A pipeline that it says nothing of this time keeps its samples, which grow old.
+            rest = [sample for sample in self._reading.samples if sample.pipeline not in kept]
+            self._reading = replace(self._reading, samples=(*rest, *(s for each in kept.values() for s in each)))
+        if wrong is not None:
+            raise wrong
+        self._reads += 1
+        if self._reading.problem is not None:
+            log.info("source %s answers again", self.name)
+        self._reading = replace(self._reading, answered=time.monotonic(), problem=None)
+
+    def _failed(self, reason: str, error: BaseException) -> None:
+        self._failures[reason] += 1
+        text = str(error) if isinstance(error, (SourceError, Nonsense)) else brief(error)
+        if text != self._reading.problem:
+            log.warning("source %s: %s", self.name, text)
+        self._reading = replace(self._reading, problem=text)

@@ -1,0 +1,74 @@
+"""The reference of all settings, written from the models that check them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headgate.core.config import Model
+
+HEAD = """# Settings
+
+Written by `headgate schema --format markdown` from the models that check the files; do not edit by hand.
+
+CPUs are Kubernetes quantities (`250m`, `2`, `1.5`), durations are written like `250ms`, `30s` or `1m30s` (a number is
+seconds). Relative paths are relative to the settings file. An unknown key is an error that names its line.
+"""
+
+
+def markdown(models: Mapping[str, type[Model]]) -> str:
+    """A page with a table of keys for each model and each model inside it."""
+    parts = [HEAD]
+    shown: set[str] = set()
+    for title, model in models.items():
+        schema = model.model_json_schema()
+        parts.append(_section(f"## {title}", schema))
+        for name, inner in schema.get("$defs", {}).items():
+            if name not in shown and inner.get("type") == "object":
+                shown.add(name)
+                parts.append(_section(f"### {name}", inner))
+    return "\n".join(parts)
+
+
+def _section(title: str, schema: Mapping[str, Any]) -> str:
+    required = set(schema.get("required", ()))
+    lines = [title, "", schema.get("description", "").strip(), ""]
+    properties = schema.get("properties", {})
+    if not properties:
+        return "\n".join([*lines, "No keys of its own.", ""])
+    lines += ["| key | type | default | |", "|---|---|---|---|"]
+    for name, value in properties.items():
+        default = "required" if name in required else _default(value.get("default"))
+        text = " ".join(str(value.get("description", "")).split())
+        lines.append(f"| `{name}` | {_type(value)} | {default} | {_escaped(text)} |")
+    return "\n".join([*lines, ""])
+
+
+def _type(value: Mapping[str, Any]) -> str:
+    if "$ref" in value:
+        return str(value["$ref"]).rsplit("/", 1)[-1]
+    if "enum" in value:
+        return " or ".join(f"`{choice}`" for choice in value["enum"])
+    for key in ("anyOf", "allOf", "oneOf"):
+        if key in value:
+            return " or ".join(text for item in value[key] if (text := _type(item)) != "null")
+    kind = value.get("type")
+    if isinstance(kind, list):
+        return " or ".join(kind)
+    if kind == "array":
+        return f"list of {_type(value.get('items', {}))}"
+    if kind == "object" and isinstance(value.get("additionalProperties"), dict):
+        return f"mapping to {_type(value['additionalProperties'])}"
+    return str(kind or "any")
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (dict, list)):
+        return "" if not value else f"`{_escaped(str(value))}`"
+    return f"`{_escaped(str(value).lower() if isinstance(value, bool) else str(value))}`"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,159 @@
+"""What a deciding loop knows of plug-ins: their settings, and one object that calls them and never fails or waits.
+
+The loop is handed an Extensions and need not know how plug-ins are found and watched: that takes threads and a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from headgate.core.config import Document, Model, Path, Seconds, SettingsError
+from headgate.core.decision import Config, Decision
+from headgate.core.model import Observation, Sample
+
+if TYPE_CHECKING:
+    from headgate.core.hookspecs import EngineStep
+
+
+class PluginSettings(Model):
+    """Which plug-ins take part, and how long they may take."""
+
+    disable: tuple[str, ...] = Field(default=(), description="Names as `headgate plugins` shows them")
+    deadline: Annotated[Seconds, Field(gt=0)] = Field(
+        default=0.2, description="What all plug-ins together may take of one decision; half the interval at the most"
+    )
+
+
+class SourceSettings(Model):
+    """An entry of `sources`; what else it may say depends on its kind."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str = Field(description="prometheus, openmetrics, engine, bentoml, kubernetes, file, or a plug-in's")
+    name: str | None = Field(default=None, description="In the log and the metrics; by default the kind")
+    every: Annotated[Seconds, Field(gt=0)] = Field(default=15.0, description="Time between two reads")
+    stale: Annotated[Seconds, Field(gt=0)] | None = Field(
+        default=None, description="Age after which a sample says nothing any more; by default four times `every`"
+    )
+
+    @property
+    def label(self) -> str:
+        """Its name, or its kind."""
+        return self.name or self.kind
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a sample is stale."""
+        return 4 * self.every if self.stale is None else self.stale
+
+
+class EstimatorSettings(Model):
+    """A demand estimator of a plug-in; what else it may say depends on its kind."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+
+
+def _kind_alone(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class ExtensionSettings(Model):
+    """The part of a settings file that concerns plug-ins."""
+
+    plugins: PluginSettings = PluginSettings()
+    sources: tuple[SourceSettings, ...] = Field(default=(), description="The first one that knows a field is believed")
+    estimator: Annotated[
+        EstimatorSettings | None,
+        BeforeValidator(_kind_alone),
+        WithJsonSchema({"type": ["string", "object"], "description": "A kind, or a mapping with a kind"}),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """How a source does."""
+
+    age: float | None
+    """Seconds since it last answered; None: never."""
+    reads: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """By reason: raised, late, nonsense."""
+    problem: str | None = None
+    """What is wrong with it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How plug-ins and sources do, for the status and the metrics."""
+
+    failures: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    """By plug-in, hook and reason: raised, late, busy, nonsense."""
+    sources: Mapping[str, SourceReport] = field(default_factory=dict)
+
+
+class Extensions(Protocol):
+    """All plug-ins, as a loop uses them. Nothing here raises on their account or waits longer than their deadline."""
+
+    def config(self, config: Config) -> Config:
+        """`config` with the estimator and the policy that the settings choose, watched over."""
+        ...
+
+    def observe(self, own: Mapping[str, Sample], now: float) -> Mapping[str, Sample]:
+        """The sources' latest samples merged over the loop's `own`, on the loop's clock. Begins a turn of the loop."""
+        ...
+
+    def review(self, decision: Decision, observation: Observation, config: Config) -> Decision | str:
+        """The decision as adjusted, or why it is not to be put in force."""
+        ...
+
+    def applied(self, decision: Decision) -> None:
+        """Tell those who want to know; does not wait for them."""
+        ...
+
+    def step(self, kind: str, document: Document, at: Path) -> EngineStep:
+        """An EngineStep of a kind, from the settings at a path of the document. Raises SettingsError."""
+        ...
+
+    def report(self) -> Report:
+        """How plug-ins and sources do."""
+        ...
+
+    def close(self) -> None:
+        """Close the sources. Does not wait for one that hangs."""
+        ...
+
+
+class NoExtensions:
+    """No plug-ins at all: every method gives back what it got."""
+
+    def config(self, config: Config) -> Config:
+        """See Extensions."""
+        return config
+
+    def observe(self, own: Mapping[str, Sample], now: float) -> Mapping[str, Sample]:  # noqa: ARG002
+        """See Extensions."""
+        return own
+
+    def review(self, decision: Decision, observation: Observation, config: Config) -> Decision | str:  # noqa: ARG002
+        """See Extensions."""
+        return decision
+
+    def applied(self, decision: Decision) -> None:
+        """See Extensions."""
+
+    def step(self, kind: str, document: Document, at: Path) -> EngineStep:
+        """See Extensions."""
+        raise SettingsError(f"{document.place(at)}: step {kind!r} is not known: no plug-ins are loaded here")
+
+    def report(self) -> Report:
+        """See Extensions."""
+        return Report()
+
+    def close(self) -> None:
+        """See Extensions."""

@@ -1,0 +1,117 @@
+"""Against a double that answers as the metrics API is documented to: metrics.k8s.io/v1beta1 PodMetricsList."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from headgate.controller.sources.kubernetes import KubernetesSettings, KubernetesSource
+from headgate.core.hookspecs import SourceError
+from headgate.core.model import Sample
+
+from .conftest import Answer, Web
+
+LABEL = "serving.kserve.io/inferenceservice"
+
+
+def kubeconfig(folder: Path, url: str) -> str:
+    path = folder / "kubeconfig"
+    path.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "test",
+                "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+                "clusters": [{"name": "test", "cluster": {"server": url}}],
+                "users": [{"name": "test", "user": {"token": "hunter2"}}],
+            }
+        )
+    )
+    return str(path)
+
+
+def pod(name: str, service: str, time: str, window: str, **containers: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": "prod", "labels": {LABEL: service}},
+        "timestamp": time,
+        "window": window,
+        "containers": [
+            {"name": container.replace("_", "-"), "usage": {"cpu": cpu, "memory": "10Mi"}}
+            for container, cpu in containers.items()
+        ],
+    }
+
+
+def metrics(*items: dict[str, Any]) -> Answer:
+    body = {"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1", "metadata": {}, "items": list(items)}
+    return Answer(json.dumps(body), kind="application/json")
+
+
+def source(web: Web, folder: Path, **settings: Any) -> KubernetesSource:
+    chosen = KubernetesSettings(kubeconfig=kubeconfig(folder, web.url), **settings)
+    return KubernetesSource(chosen, ["us-east", "eu-west"])
+
+
+def test_cpu_of_all_pods_of_a_pipeline_with_the_oldest_time(web: Web, tmp_path: Path) -> None:
+    web.answer = lambda asked: metrics(
+        pod("p1", "us-east", "2026-01-01T00:00:10Z", "20s", kserve_container="500m", queue_proxy="250000u"),
+        pod("p2", "us-east", "2026-01-01T00:00:00Z", "15.5s", kserve_container="1250000000n"),
+        pod("p3", "other", "2026-01-01T00:00:00Z", "15s", kserve_container="1"),
+    )
+    start = 1767225600.0  # 2026-01-01T00:00:00Z
+    assert list(source(web, tmp_path).read(0)) == [
+        Sample("us-east", start, 20, cpu_seconds=pytest.approx((0.5 + 0.25 + 1.25) * 20))  # type: ignore[arg-type]
+    ]
+    (asked,) = web.asked
+    assert urlsplit(asked.path).path == "/apis/metrics.k8s.io/v1beta1/pods"
+    assert parse_qs(urlsplit(asked.path).query)["labelSelector"] == [f"{LABEL} in (us-east,eu-west)"]
+    assert asked.headers["Authorization"] == "Bearer hunter2"
+
+
+def test_one_container_of_one_namespace(web: Web, tmp_path: Path) -> None:
+    web.answer = lambda asked: metrics(
+        pod("p1", "us-east", "2026-01-01T00:00:10Z", "20s", kserve_container="500m", queue_proxy="250m")
+    )
+    (sample,) = source(web, tmp_path, namespace="prod", container="kserve-container").read(0)
+    assert sample.cpu_seconds == pytest.approx(0.5 * 20)
+    assert urlsplit(web.asked[0].path).path == "/apis/metrics.k8s.io/v1beta1/namespaces/prod/pods"
+
+
+def test_pods_without_metrics_are_unknown_not_idle(web: Web, tmp_path: Path) -> None:
+    web.answer = lambda asked: metrics()
+    assert list(source(web, tmp_path).read(0)) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            Answer('{"kind":"Status","message":"pods.metrics.k8s.io is forbidden"}', 403),
+            "HTTP 403: pods.* is forbidden",
+        ),
+        (Answer("404 page not found", 404), "HTTP 404"),
+        (Answer("service unavailable", 503), "HTTP 503"),
+        (Answer("{}"), "not a list of pod metrics"),
+        (Answer("<"), "not a list of pod metrics"),
+        (metrics({"metadata": {"name": "p", "labels": {LABEL: "us-east"}}}), "metrics of pod p cannot be read"),
+    ],
+)
+def test_trouble_is_said_without_the_token(web: Web, tmp_path: Path, answer: Answer, message: str) -> None:
+    web.answer = lambda asked: answer
+    with pytest.raises(SourceError, match=message) as caught:
+        list(source(web, tmp_path).read(0))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_no_cluster_is_said(web: Web, tmp_path: Path) -> None:
+    made = source(web, tmp_path, timeout=0.5)
+    web.close()
+    with pytest.raises(SourceError, match="cannot be reached"):
+        list(made.read(0))
+    with pytest.raises(SourceError, match="no Kubernetes cluster is known"):
+        KubernetesSource(KubernetesSettings(kubeconfig=str(tmp_path / "none")), ["a"])
