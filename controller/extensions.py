@@ -5,29 +5,28 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from headgate.controller.feed import Feed
 from headgate.controller.guard import Guard, HookFailed
-from headgate.controller.plugins import Plugins
-from headgate.core.allocation import Allocation
+from headgate.controller.guarded import GuardedEstimator, GuardedPolicy, verdict_on
+from headgate.controller.plugins import BUILT_IN, Plugins
 from headgate.core.config import Document, Model, Path, SettingsError, validate
 from headgate.core.decision import Config, Decision
 from headgate.core.demand import Estimator
 from headgate.core.extensions import ExtensionSettings, Report, SourceSettings
-from headgate.core.hookspecs import Adjustment, EngineStep, EstimatorKind, Source, SourceKind, StepKind, Veto
-from headgate.core.model import Budget, Demand, Observation, Pipeline, Sample, Unknown
-from headgate.core.observation import Merged, Nonsense, Part, merge
-from headgate.core.units import MILLI, format_cpu
+from headgate.core.hookspecs import EngineStep, EstimatorKind, Source, SourceKind, StepKind
+from headgate.core.model import Observation, Sample
+from headgate.core.observation import Merged, Part, merge
+from headgate.core.policies import Policy
 
 log = logging.getLogger("headgate.plugins")
 
 OWN = "own"
 """The name of the loop's own samples among the sources."""
-MOST_SCENARIOS = 10_000
 
 K = TypeVar("K")
 
@@ -60,6 +59,7 @@ class LiveExtensions:
 
     def config(self, config: Config) -> Config:
         """See Extensions."""
+        config = replace(config, policy=self._policy(config.policy))
         if self._estimator is None:
             return config
         plugin, build = self._estimator
@@ -70,6 +70,15 @@ class LiveExtensions:
                 f"{self._document.place(('estimator',))}: estimator: plug-in {plugin} cannot make it: {error}"
             ) from error
         return replace(config, estimator=GuardedEstimator(plugin, estimator, self._guard))
+
+    def _policy(self, policy: str | Policy) -> str | Policy:
+        """A policy by name from whoever offers it; one that comes with headgate needs no watching."""
+        offers = self._plugins.named("headgate_allocation_policies")
+        if not isinstance(policy, str) or policy not in offers:
+            return policy
+        plugin, mapping = offers[policy]
+        built_in = self._plugins[plugin].package == BUILT_IN
+        return mapping[policy] if built_in else GuardedPolicy(policy, plugin, mapping[policy], self._guard)
 
     def observe(self, own: Mapping[str, Sample], now: float) -> Mapping[str, Sample]:
         """See Extensions."""
@@ -94,7 +103,7 @@ class LiveExtensions:
         for hook in self._reviewers:
             look = partial(hook.call, decision=decision, observation=observation, config=config)
             try:
-                verdict = self._guard.call(hook.plugin, hook.name, look, partial(_verdict, decision, config))
+                verdict = self._guard.call(hook.plugin, hook.name, look, partial(verdict_on, decision, config))
             except HookFailed:
                 continue  # it is on record; the decision stands as it is
             if isinstance(verdict, str):
@@ -167,85 +176,6 @@ class LiveExtensions:
                 f"{place}: plug-in {plugin} offers {name} as {type(kind).__name__}, no {expected.__name__}"
             )
         return plugin, kind
-
-
-@dataclass(frozen=True, slots=True)
-class GuardedEstimator:
-    """A plug-in's estimator. Where it fails, what was learned stays and the demand is unknown: nothing moves for it."""
-
-    plugin: str
-    inner: Estimator
-    guard: Guard
-
-    def update(self, state: Any, sample: Sample) -> Any:
-        """See Estimator."""
-        try:
-            return self.guard.call(self.plugin, "update", partial(self.inner.update, state, sample), _anything)
-        except HookFailed:
-            return state
-
-    def estimate(self, state: Any, now: float) -> Demand | Unknown:
-        """See Estimator."""
-        try:
-            return self.guard.call(self.plugin, "estimate", partial(self.inner.estimate, state, now), _demand)
-        except HookFailed as error:
-            return Unknown(str(error))
-
-
-def check_grants(grants: Mapping[str, int], pipelines: Sequence[Pipeline], budget: Budget) -> None:
-    """Raise Nonsense unless `grants` keeps every floor and ceiling, and the total."""
-    for pipeline in pipelines:
-        grant = grants.get(pipeline.name)
-        ceiling = budget.total if pipeline.ceiling is None else pipeline.ceiling
-        if isinstance(grant, bool) or not isinstance(grant, int):
-            raise Nonsense(f"grants {pipeline.name} {grant!r}: an integer of millicores belongs there")
-        if not pipeline.floor <= grant <= ceiling:
-            limits = f"{format_cpu(pipeline.floor)} to {format_cpu(ceiling)}"
-            raise Nonsense(f"grants {pipeline.name} {format_cpu(grant)}, outside of {limits}")
-    most = budget.total - budget.reserve
-    if sum(grants.values()) > most:
-        raise Nonsense(f"grants {format_cpu(sum(grants.values()))} of a budget of {format_cpu(most)}")
-
-
-def _anything(value: Any) -> Any:
-    return value
-
-
-def _demand(value: Any) -> Demand | Unknown:
-    if isinstance(value, Unknown):
-        return value
-    if not isinstance(value, Demand):
-        raise Nonsense(f"returned {type(value).__name__} where a Demand or Unknown belongs")
-    if not 0 < len(value.arrival_rates) <= MOST_SCENARIOS:
-        raise Nonsense(f"returned {len(value.arrival_rates)} scenarios; 1 to {MOST_SCENARIOS} make sense")
-    numbers = (*value.arrival_rates, value.cpu_seconds_per_request, value.service_cv, value.queue)
-    if not all(isinstance(number, (int, float)) and math.isfinite(number) and number >= 0 for number in numbers):
-        raise Nonsense("returned a Demand with numbers that are not finite or below 0")
-    return value
-
-
-def _verdict(decision: Decision, config: Config, value: Any) -> Decision | str:
-    if value is None:
-        return decision
-    if isinstance(value, Veto):
-        return str(value.reason)[:300]
-    if not isinstance(value, Adjustment):
-        raise Nonsense(f"returned {type(value).__name__} where a Veto, an Adjustment or None belongs")
-    old = decision.allocation
-    if unknown := sorted(set(value.grants) - set(old.grants)):
-        raise Nonsense(f"grants {', '.join(map(repr, unknown))}, no pipeline of the settings")
-    grants = {**old.grants, **value.grants}
-    check_grants(grants, config.pipelines, config.budget)
-    reasons = {**old.reasons, **dict.fromkeys(value.grants, str(value.reason)[:300])}
-    return replace(decision, allocation=_with_grants(old, decision, grants, reasons))
-
-
-def _with_grants(
-    old: Allocation, decision: Decision, grants: Mapping[str, int], reasons: Mapping[str, str]
-) -> Allocation:
-    loads = {n: d.offered_load * MILLI if isinstance(d, Demand) else 0.0 for n, d in decision.demands.items()}
-    unmet = {name: max(0, math.ceil(loads.get(name, 0.0) - 1e-6) - grant) for name, grant in grants.items()}
-    return replace(old, grants=grants, reasons=reasons, unmet=unmet)
 
 
 def _validated(document: Document, at: Path, model: type[Model], common: set[str]) -> Model:

@@ -18,6 +18,8 @@ from headgate.core import hookspecs
 log = logging.getLogger("headgate.plugins")
 
 GROUP = "headgate"
+BUILT_IN = "headgate"
+"""The package whose plug-ins come with headgate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._found: dict[str, Plugin] = {}
         # Built-in features first, so that nobody can take their names.
-        for point in sorted(points, key=lambda point: (_origin(point)[0] != "headgate", point.name)):
+        for point in sorted(points, key=lambda point: (_origin(point)[0] != BUILT_IN, point.name)):
             package, version = _origin(point)
             name, error = point.name, None
             if name in self._found:
@@ -95,6 +97,9 @@ class Plugins:
     def __iter__(self) -> Iterator[Plugin]:
         """All that were found, built-in ones first."""
         return iter(self._found.values())
+
+    def __getitem__(self, name: str) -> Plugin:
+        return self._found[name]
 
     def hooks(self, name: str) -> list[Hook]:
         """Who implements the hook `name`, in the order in which they are to be called."""

@@ -9,6 +9,7 @@ from typing import Any
 from headgate.core.allocation import Allocation, allocate
 from headgate.core.demand import Estimator, Ewma
 from headgate.core.model import Budget, Demands, Observation, Pipeline
+from headgate.core.policies import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Config:
 
     pipelines: tuple[Pipeline, ...]
     budget: Budget
-    policy: str = "proportional"
+    policy: str | Policy = "proportional"
     estimator: Estimator = field(default_factory=Ewma)
 
 

@@ -23,6 +23,7 @@ from headgate.core.decision import Config, Decision
 from headgate.core.demand import Estimator
 from headgate.core.extensions import Extensions, ExtensionSettings
 from headgate.core.model import Observation, Pipeline, Sample
+from headgate.core.policies import Policy
 from headgate.core.providers import NodeProvider
 
 hookspec = pluggy.HookspecMarker("headgate")
@@ -84,6 +85,18 @@ class EstimatorKind:
 @hookspec
 def headgate_demand_estimators() -> Mapping[str, EstimatorKind]:  # type: ignore[empty-body]
     """Demand estimators by the name that `estimator: {kind: NAME}` gives them."""
+
+
+# Allocation policies -------------------------------------------------------------------------------------------------
+
+
+@hookspec
+def headgate_allocation_policies() -> Mapping[str, Policy]:  # type: ignore[empty-body]
+    """Policies by the name that `policy: NAME` gives them; `core/policies` has the contract and the built-in ones.
+
+    A policy is its objective: it says what it makes as large as it can. A division that breaks a limit is nonsense;
+    the grants that are in force then stay.
+    """
 
 
 # Decisions -----------------------------------------------------------------------------------------------------------
