@@ -59,6 +59,7 @@ class LiveExtensions:
 
     def config(self, config: Config) -> Config:
         """See Extensions."""
+        self._guard.begin()
         config = replace(config, policy=self._policy(config.policy))
         if self._estimator is None:
             return config
@@ -85,6 +86,8 @@ class LiveExtensions:
         self._guard.begin()
         if not self._feeds:
             return own
+        for feed in self._feeds:
+            feed.watch()
         return {name: found.sample for name, found in self.merged(now, own).items()}
 
     def merged(self, now: float, own: Mapping[str, Sample] = MappingProxyType({})) -> dict[str, Merged]:

@@ -70,17 +70,21 @@ class Feed:
             if sample.pipeline == pipeline
         ]
 
-    def report(self) -> SourceReport:
-        """How it does; says so in the log, once, when a read hangs."""
+    def watch(self) -> str | None:
+        """What is wrong with it now; says so in the log, once, when a read hangs."""
         reading, now = self._reading, time.monotonic()
-        problem = reading.problem
-        if reading.begun is not None and now - reading.begun > max(LEAST, OVERDUE * self._every):
-            problem = f"a read hangs for {now - reading.begun:.0f} s"
-            if self._overdue != reading.begun:
-                self._overdue = reading.begun
-                self._failures["late"] += 1
-                log.warning("source %s: a read hangs; it is not called again until that returns", self.name)
-        age = None if reading.answered is None else now - reading.answered
+        if reading.begun is None or now - reading.begun <= max(LEAST, OVERDUE * self._every):
+            return reading.problem
+        if self._overdue != reading.begun:
+            self._overdue = reading.begun
+            self._failures["late"] += 1
+            log.warning("source %s: a read hangs; it is not called again until that returns", self.name)
+        return f"a read hangs for {now - reading.begun:.0f} s"
+
+    def report(self) -> SourceReport:
+        """How it does."""
+        problem, answered = self.watch(), self._reading.answered
+        age = None if answered is None else time.monotonic() - answered
         return SourceReport(age, self._reads, dict(self._failures), problem)
 
     def _run(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from headgate.core.allocation import Allocation, allocate
 from headgate.core.decision import Config, Decision, State, decide
+from headgate.core.extensions import Extensions, NoExtensions
 from headgate.core.model import Demand, Observation, Sample
 from headgate.engine.engine import Engine, Standing, millicores
 from headgate.engine.tally import Durations
@@ -22,12 +23,13 @@ class Control:
     Fails static: when a decision cannot be made, the last one stays in force.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, extensions: Extensions | None = None) -> None:
         """Puts a first division in force. Raises Infeasible, or ValueError for a policy that does not exist."""
         settings = engine.settings
+        self.extensions = extensions or NoExtensions()
         self.durations = Durations()
         self._engine = engine
-        self._config = Config(engine.pipelines, settings.core_budget(), settings.policy)
+        self._config = self.extensions.config(Config(engine.pipelines, settings.core_budget(), settings.policy))
         self._state = State()
         self._last = time.monotonic()
         self._stop = threading.Event()
@@ -62,10 +64,15 @@ class Control:
             self._engine.adopt(standing)
 
     def _decide(self, standing: Standing, samples: dict[str, Sample], now: float) -> None:
-        observation = Observation(samples, standing.allocation.grants)
+        observation = Observation(self.extensions.observe(samples, now), standing.allocation.grants)
         try:
             state, decision = decide(self._state, observation, self._config, now)
-            self._engine.adopt(_standing(standing, decision))
+            reviewed = self.extensions.review(decision, observation, self._config)
+            if isinstance(reviewed, Decision):
+                self._engine.adopt(_standing(standing, reviewed))
+                self.extensions.applied(reviewed)
+            else:
+                self._engine.adopt(replace(standing, demands=decision.demands, problem=reviewed))
         except Exception as error:  # fail static, whatever a policy or a plug-in does wrong
             problem = f"{type(error).__name__}: {error}"
             if problem != self._engine.standing.problem:
@@ -80,9 +87,14 @@ class Control:
         """Before anything is known: as if all pipelines had the same load."""
         names = [pipeline.name for pipeline in self._engine.pipelines]
         alike = dict.fromkeys(names, Demand(arrival_rates=(1.0,), cpu_seconds_per_request=1.0))
-        allocation = allocate(
-            self._config.pipelines, alike, self._config.budget, current={}, policy=self._config.policy
-        )
+        config = self._config
+        try:
+            allocation = allocate(config.pipelines, alike, config.budget, current={}, policy=config.policy)
+        except ValueError:
+            raise
+        except Exception:  # a plug-in's policy; every turn of the loop will try it again
+            log.exception("policy %s cannot divide: starting with shares by weight", self._engine.settings.policy)
+            allocation = allocate(config.pipelines, alike, config.budget, current={})
         reason = "start: no request seen yet" if self._engine.managed else "no control: nothing is divided"
         return Allocation(allocation.grants, dict.fromkeys(names, reason), dict.fromkeys(names, 0))
 

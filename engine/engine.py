@@ -11,6 +11,7 @@ from pathlib import Path
 
 from headgate.core.allocation import Allocation
 from headgate.core.config import Document, SettingsError
+from headgate.core.extensions import Extensions, NoExtensions
 from headgate.core.model import Demands, Pipeline
 from headgate.core.units import MILLI
 from headgate.engine.dispatch import Dispatch, Dispatcher, Unmanaged
@@ -140,20 +141,28 @@ class Engine:
         self._dispatch.close()
 
 
-def load_engine(settings: EngineSettings, document: Document) -> Engine:
+def load_engine(settings: EngineSettings, document: Document, extensions: Extensions | None = None) -> Engine:
     """The engine that `settings`, read from `document`, describe. Model files are relative to the document.
 
-    Raises SettingsError with one line for each pipeline whose models cannot be used.
+    `extensions` make the steps that plug-ins offer. Raises SettingsError with one line for each pipeline whose models
+    cannot be used.
     """
+    extensions = extensions or NoExtensions()
     folder = Path() if document.source == "standard input" else Path(document.source).parent
     chains, problems = [], []
     for index, pipeline in enumerate(settings.pipelines):
-        models = [folder / step.model for step in pipeline.steps]
+        models = [
+            folder / step.model
+            if step.model is not None
+            else extensions.step(str(step.step), document, ("pipelines", index, "steps", number))
+            for number, step in enumerate(pipeline.steps)
+        ]
         try:
             chains.append(load_chain(pipeline.name, models, single_threaded=settings.control == "live"))
         except ChainError as error:
-            place = document.place(("pipelines", index, "steps", error.step, "model"))
-            problems.append(f"{place}: pipelines[{index}].steps[{error.step}].model: {pipeline.name}: {error}")
+            key = "model" if pipeline.steps[error.step].model is not None else "step"
+            place = document.place(("pipelines", index, "steps", error.step, key))
+            problems.append(f"{place}: pipelines[{index}].steps[{error.step}].{key}: {pipeline.name}: {error}")
     if problems:
         raise SettingsError("\n".join(problems))
     return Engine(settings, chains)

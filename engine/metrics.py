@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
@@ -32,6 +33,7 @@ class Metrics(Collector):
         """See prometheus_client.registry.Collector."""
         yield from self._requests()
         yield from self._cpus()
+        yield from self._plugins()
 
     def _requests(self) -> Iterator[Metric]:
         label = ["pipeline"]
@@ -71,6 +73,25 @@ class Metrics(Collector):
         decision = HistogramMetricFamily("headgate_decision_seconds", "How long a decision took.")
         decision.add_metric([], _cumulative(durations.buckets), durations.seconds)
         yield decision
+
+    def _plugins(self) -> Iterator[Metric]:
+        report = self._control.extensions.report()
+        hooks = CounterMetricFamily(
+            "headgate_plugin_failures", "Failed calls of plug-ins.", labels=["plugin", "hook", "reason"]
+        )
+        for place, count in sorted(report.failures.items()):
+            hooks.add_metric(place, count)
+        age = GaugeMetricFamily("headgate_source_age_seconds", "Since a source last answered.", labels=["source"])
+        reads = CounterMetricFamily("headgate_source_reads", "Answers of a source.", labels=["source"])
+        failures = CounterMetricFamily(
+            "headgate_source_failures", "Failed reads of a source.", labels=["source", "reason"]
+        )
+        for name, source in report.sources.items():
+            age.add_metric([name], math.inf if source.age is None else source.age)
+            reads.add_metric([name], source.reads)
+            for reason, count in sorted(source.failures.items()):
+                failures.add_metric([name, reason], count)
+        yield from (hooks, age, reads, failures)
 
 
 def _cumulative(counts: Sequence[int]) -> list[tuple[str, float]]:

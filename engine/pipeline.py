@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 
-from headgate.engine.oip.datatypes import ONNX, Array, TensorSpec
+from headgate.core.hookspecs import EngineStep, Tensor
+from headgate.engine.oip.datatypes import NUMPY, ONNX, Array, TensorSpec
 from headgate.engine.oip.errors import OipError
 from headgate.engine.session import ModelError, load_session
 
@@ -21,12 +21,41 @@ class StepError(Exception):
     """A model failed while it ran."""
 
 
+class Session(Protocol):
+    """What runs a step: an ONNX Runtime session, or a plug-in's code."""
+
+    def run(self, names: list[str], feeds: dict[str, Array]) -> list[Array]:
+        """The outputs called `names`, in that order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Custom:
+    """A plug-in's step as a session; what it returns is held against what it promised."""
+
+    step: EngineStep
+    outputs: Mapping[str, TensorSpec]
+
+    def run(self, names: list[str], feeds: dict[str, Array]) -> list[Array]:
+        """See Session. Raises ValueError on an output that is missing, or of another type or shape."""
+        results = self.step.run(feeds)
+        return [_promised(self.outputs[name], results.get(name)) for name in names]
+
+
+def _promised(spec: TensorSpec, result: object) -> Array:
+    if not isinstance(result, np.ndarray):
+        raise ValueError(f"output {spec.name!r} is {type(result).__name__}, no array")
+    if result.dtype != NUMPY[spec.datatype] or not spec.accepts(result.shape):
+        raise ValueError(f"output {spec.name!r} is {result.dtype} of shape {result.shape}, not {spec.metadata()}")
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One loaded model, and which output of the step before feeds each of its inputs."""
+    """One loaded model or plug-in's step, and which output of the step before feeds each of its inputs."""
 
     source: str
-    session: onnxruntime.InferenceSession
+    session: Session
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     feeds: Mapping[str, str]
@@ -97,24 +126,47 @@ def _input_is_to_blame(step: Step, error: Exception) -> bool:
     return kind == "InvalidArgument" or (kind == "Fail" and free and "allocate" not in str(error))
 
 
-def load_chain(name: str, models: Sequence[Path], *, single_threaded: bool) -> ModelChain:
-    """The chain of the ONNX files `models`. Raises ChainError, which knows the step to blame."""
+def load_chain(name: str, parts: Sequence[Path | EngineStep], *, single_threaded: bool) -> ModelChain:
+    """The chain of ONNX files and plug-ins' steps `parts`. Raises ChainError, which knows the step to blame."""
     steps: list[Step] = []
-    for index, path in enumerate(models):
+    for index, part in enumerate(parts):
         try:
-            session = load_session(path, single_threaded=single_threaded)
-            inputs = tuple(_spec(path, "input", value) for value in session.get_inputs())
-            outputs = tuple(
-                _spec(path, "output", value)
-                for value in session.get_outputs()
-                # What is not a tensor matters only where it would have to be answered.
-                if index == len(models) - 1 or value.type in ONNX
-            )
-            feeds = _connect(path, inputs, steps[-1].outputs if steps else inputs)
+            if isinstance(part, Path):
+                step = _model(part, last=index == len(parts) - 1, single_threaded=single_threaded)
+            else:
+                step = _custom(part)
+            feeds = _connect(part if isinstance(part, Path) else step.source, step.inputs, steps)
         except ModelError as error:
             raise ChainError(index, str(error)) from None
-        steps.append(Step(path.name, session, inputs, outputs, feeds))
+        steps.append(replace(step, feeds=feeds))
     return ModelChain(name, tuple(steps))
+
+
+def _model(path: Path, *, last: bool, single_threaded: bool) -> Step:
+    session: Any = load_session(path, single_threaded=single_threaded)
+    inputs = tuple(_spec(path, "input", value) for value in session.get_inputs())
+    outputs = tuple(
+        _spec(path, "output", value)
+        for value in session.get_outputs()
+        # What is not a tensor matters only where it would have to be answered.
+        if last or value.type in ONNX
+    )
+    return Step(path.name, session, inputs, outputs, {})
+
+
+def _custom(step: EngineStep) -> Step:
+    source = type(step).__name__
+    inputs, outputs = _tensors(source, step.inputs), _tensors(source, step.outputs)
+    return Step(source, Custom(step, {spec.name: spec for spec in outputs}), inputs, outputs, {})
+
+
+def _tensors(source: str, tensors: Sequence[Tensor]) -> tuple[TensorSpec, ...]:
+    for tensor in tensors:
+        if tensor.datatype not in NUMPY:
+            raise ModelError(f"{source}: {tensor.name!r} is {tensor.datatype!r}: use one of {', '.join(NUMPY)}")
+    if not tensors:
+        raise ModelError(f"{source}: a step needs inputs and outputs")
+    return tuple(TensorSpec(tensor.name, tensor.datatype, tensor.shape) for tensor in tensors)
 
 
 class ChainError(ModelError):
@@ -136,8 +188,9 @@ def _spec(path: Path, kind: str, value: Any) -> TensorSpec:
     return TensorSpec(value.name, ONNX[value.type], shape)
 
 
-def _connect(path: Path, inputs: Sequence[TensorSpec], before: Sequence[TensorSpec]) -> dict[str, str]:
+def _connect(path: Path | str, inputs: Sequence[TensorSpec], steps: Sequence[Step]) -> dict[str, str]:
     """Which of `before` feeds each input: the one of the same name, or the only one the only one."""
+    before = steps[-1].outputs if steps else inputs
     given = {spec.name: spec for spec in before}
     if all(spec.name in given for spec in inputs):
         feeds = {spec.name: spec.name for spec in inputs}

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 
 import click
 
-from headgate.core.config import SettingsError, validate
+from headgate.core.config import Model, SettingsError, validate
 from headgate.core.hookspecs import CommandLine, hookimpl
+from headgate.core.model import Infeasible
 from headgate.core.units import format_cpu
 
 log = logging.getLogger("headgate.engine")
@@ -24,6 +26,14 @@ def headgate_register_commands(cli: click.Group) -> None:
     """Add `serve` and `top`."""
     cli.add_command(serve)
     cli.add_command(top)
+
+
+@hookimpl
+def headgate_settings() -> Mapping[str, type[Model]]:
+    """What `serve` reads."""
+    from headgate.engine.settings import EngineSettings
+
+    return {"serve": EngineSettings}
 
 
 @click.command()
@@ -54,9 +64,13 @@ def serve(command_line: CommandLine, settings: str, listen: str | None) -> None:
             raise click.BadParameter(str(error), param_hint="--listen") from None
     if chosen.budget > (usable := usable_cpus()):
         log.warning("the budget is %s CPUs, this process may use %s", format_cpu(chosen.budget), format_cpu(usable))
-    engine = load_engine(chosen, document)
+    names = [pipeline.name for pipeline in chosen.pipelines]
+    extensions = command_line.extensions(document, chosen, names, chosen.interval)
+    engine = load_engine(chosen, document, extensions)
     try:
-        control = Control(engine)
+        control = Control(engine, extensions)
+    except Infeasible:
+        raise
     except ValueError as error:
         raise SettingsError(f"{document.place(('policy',))}: policy: {error}") from None
     control.start()
@@ -68,6 +82,7 @@ def serve(command_line: CommandLine, settings: str, listen: str | None) -> None:
         ) from None
     finally:
         control.stop()
+        extensions.close()
     if code:
         click.echo("headgate: the grace period ended before every request was answered", err=True)
         sys.exit(code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from headgate.core.config import (
     FieldError,
@@ -16,6 +16,7 @@ from headgate.core.config import (
     check_floors,
     check_names,
 )
+from headgate.core.extensions import ExtensionSettings
 from headgate.core.model import Budget
 from headgate.engine.cpus import usable_cpus
 
@@ -65,9 +66,22 @@ Listen = Annotated[
 
 
 class StepSettings(Model):
-    """One ONNX model of a chain."""
+    """One ONNX model of a chain, or a plug-in's step, which may have further keys."""
 
-    model: str = Field(min_length=1, description="Path of the ONNX file, relative to the settings file")
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    model: str | None = Field(
+        default=None, min_length=1, description="Path of the ONNX file, relative to the settings file"
+    )
+    step: str | None = Field(default=None, min_length=1, description="Name of a plug-in's step")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> StepSettings:
+        if (self.model is None) == (self.step is None):
+            raise ValueError("a step is either {model: FILE.onnx} or {step: NAME} of a plug-in")
+        if self.model is not None and self.model_extra:
+            raise FieldError((next(iter(self.model_extra)),), "unknown setting; known here: model")
+        return self
 
 
 class EnginePipelineSettings(PipelineSettings):
@@ -84,7 +98,7 @@ class EnginePipelineSettings(PipelineSettings):
         return name
 
 
-class EngineSettings(Model):
+class EngineSettings(ExtensionSettings):
     """What `headgate serve` hosts, on how many CPUs, and how it divides them."""
 
     listen: Listen = Address(host="127.0.0.1", port=8080)
