@@ -1,0 +1,1 @@
+"""headgate backtest: replays a request trace through decide() in a queueing simulation, beside what others would do."""
