@@ -8,6 +8,7 @@ import click
 
 import headgate
 from headgate.controller import allocate, settings
+from headgate.controller.backtest import command as backtest
 from headgate.controller.extensions import LiveExtensions
 from headgate.controller.guard import brief
 from headgate.controller.plugins import plugins
@@ -51,6 +52,7 @@ def cli(ctx: click.Context) -> None:
 
 
 cli.add_command(allocate.command)
+cli.add_command(backtest.command)
 
 
 def main() -> None:

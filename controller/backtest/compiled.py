@@ -1,24 +1,21 @@
-"""Compiles the simulation's inner loop where numba is installed. Without it the same code runs, about fifty times slower."""
+"""Compiles the inner loop of the simulation where numba is installed; otherwise the same code runs, a lot slower."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
-
-try:
-    import numba
-except ImportError:  # the extra `backtest` brings it
-    numba = None
+from importlib.util import find_spec
+from typing import TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., object])
 
-AVAILABLE: bool = numba is not None
-"""Whether `compiled` compiles."""
+AVAILABLE = find_spec("numba") is not None
+"""Whether `compiled` compiles; the extra `backtest` brings numba."""
 
 
 def compiled(function: F) -> F:
     """`function` as machine code, kept on disk from one run to the next; itself where numba is absent."""
-    if numba is None:
+    if not AVAILABLE:
         return function
-    result: F = numba.njit(cache=True)(function)
-    return result
+    import numba
+
+    return cast("F", numba.njit(cache=True)(function))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def figures(outcome: Outcome, world: World) -> Figures:
     """The figures of an outcome."""
     missed = outcome.late + outcome.dropped
     total = int(outcome.requests.sum())
-    minutes, pipelines = outcome.requests.shape
+    pipelines = outcome.requests.shape[1]
     decisions = outcome.decision_seconds if len(outcome.decision_seconds) else np.zeros(1)
     return Figures(
         policy=outcome.policy,
@@ -63,3 +64,15 @@ def utilities(outcome: Outcome, world: World) -> NDArray[np.float64]:
     The percentile is infinite, and the utility 0, when more requests were dropped than the percentile leaves out.
     """
     return np.minimum(1.0, world.latency / np.maximum(outcome.latency, world.latency))
+
+
+def average(runs: Sequence[Figures]) -> Figures:
+    """The mean of each figure over runs of one policy; counts are rounded."""
+    first = runs[0]
+    means = {
+        field.name: sum(getattr(run, field.name) for run in runs) / len(runs)
+        for field in fields(first)
+        if field.name != "policy"
+    }
+    counts = {name: round(means.pop(name)) for name in ("requests", "dropped")}
+    return replace(first, **means, **counts)

@@ -16,6 +16,7 @@ from headgate.controller.backtest.grid import LONGEST, Grid, Trace
 from headgate.core.config import SettingsError
 
 _STEP = 60.0
+_ORIGIN = 2**30
 
 
 def read_prometheus(path: str, file: TextIO, *, label: str, fill: bool) -> Trace:
@@ -36,18 +37,18 @@ def read_prometheus(path: str, file: TextIO, *, label: str, fill: bool) -> Trace
         names[name] = len(names)
         times, counts = _values(path, name, series)
         origin = times[0] if origin is None else origin
-        # Counted from a minute far before the first, because a later series may begin earlier.
-        minutes = (times - origin) / _STEP + 2**30
-        if len(times) > 1 and not np.allclose(minutes, np.round(minutes), atol=0.01):
+        minutes = (times - origin) / _STEP
+        if np.abs(minutes - np.round(minutes)).max() > 0.01:
             raise SettingsError(f"{path}: {label}={name!r}: the samples are not one minute apart: query with step=60s")
-        clash = grid.put(np.round(minutes).astype(np.int64), np.full(len(times), names[name]), counts)
+        # Counted from a minute far before the first, because a later series may begin earlier.
+        clash = grid.put(np.round(minutes).astype(np.int64) + _ORIGIN, np.full(len(times), names[name]), counts)
         if clash is not None:
             raise SettingsError(f"{path}: {label}={name!r}: two samples of one minute (at {times[clash]:.0f})")
     if origin is None:
         raise SettingsError(f"{path}: the answer has no series: is the query right, and the time range?")
     pipelines = tuple(names)
     if not fill and (gap := grid.gap(len(pipelines))) is not None:
-        time = origin + (gap[0] - 2**30) * _STEP
+        time = origin + (gap[0] - _ORIGIN) * _STEP
         raise SettingsError(
             f"{path}: {label}={pipelines[gap[1]]!r} has no sample at {time:.0f}: "
             "no sample is not known to be no requests; pass --fill if it means 0"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ class ServiceLaw(Protocol):
         """Expected CPU seconds of a request."""
         ...
 
+    @property
+    def deviation(self) -> float:
+        """Their standard deviation in seconds."""
+        ...
+
     def sample(self, random: np.random.Generator, count: int) -> NDArray[np.float64]:
         """`count` independent service times in seconds."""
         ...
@@ -34,6 +39,7 @@ class Constant:
     """Each request takes `mean` seconds."""
 
     mean: float
+    deviation: ClassVar[float] = 0.0
 
     def sample(self, random: np.random.Generator, count: int) -> NDArray[np.float64]:  # noqa: ARG002
         """`count` times the same."""
@@ -45,6 +51,11 @@ class Exponential:
     """Exponentially distributed with this mean in seconds."""
 
     mean: float
+
+    @property
+    def deviation(self) -> float:
+        """The mean."""
+        return self.mean
 
     def sample(self, random: np.random.Generator, count: int) -> NDArray[np.float64]:
         """`count` draws."""
@@ -61,8 +72,13 @@ class Lognormal:
 
     @property
     def mean(self) -> float:
-        """offset + scale x exp(sigma^2 / 2)."""
+        """E = offset + scale x exp(sigma^2 / 2)."""
         return float(self.offset + self.scale * np.exp(self.sigma**2 / 2))
+
+    @property
+    def deviation(self) -> float:
+        """SD = scale x exp(sigma^2 / 2) x sqrt(exp(sigma^2) - 1)."""
+        return float((self.mean - self.offset) * np.sqrt(np.expm1(self.sigma**2)))
 
     def sample(self, random: np.random.Generator, count: int) -> NDArray[np.float64]:
         """`count` draws."""
@@ -79,6 +95,11 @@ class Measured:
     def mean(self) -> float:
         """Mean of the measurements."""
         return float(self.values.mean())
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the measurements."""
+        return float(self.values.std())
 
     def sample(self, random: np.random.Generator, count: int) -> NDArray[np.float64]:
         """`count` draws."""

@@ -24,7 +24,7 @@ _LONGEST_DRAIN = 60
 
 
 def simulate(
-    trace: Trace, world: World, policy: Policy, progress: Callable[[int], None] = lambda minutes: None
+    trace: Trace, world: World, policy: Policy, progress: Callable[[int], None] = lambda _minutes: None
 ) -> Outcome:
     """Replay `trace` in `world` under `policy`; `progress` hears how many minutes have passed.
 
@@ -72,7 +72,7 @@ class _Run:
         for _ in range(_LONGEST_DRAIN):
             if self._book.complete:
                 break
-            self._pass(self._now + _MINUTE, lambda seconds: None)
+            self._pass(self._now + _MINUTE, lambda _seconds: None)
             for index, station in enumerate(self._stations.values()):
                 self._book.settle(index, station)
         for index, station in enumerate(self._stations.values()):
@@ -86,7 +86,7 @@ class _Run:
         return arrivals, self._world.laws.of(name).sample(random, count)
 
     def _pass(self, until: float, hold: Callable[[float], None]) -> None:
-        """Let time pass up to `until`, with the decisions and changes of CPUs on the way; `hold` hears of each stretch."""
+        """Let time pass up to `until`, with decisions and changes of CPUs on the way; `hold` hears of each stretch."""
         while self._now < until:
             due = (len(self._decision_seconds) + 1) * self._policy.interval
             then = min(until, due, self._cluster.next_event())

@@ -11,6 +11,7 @@ processor sharing), which no change of speed reorders.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from headgate.controller.backtest.compiled import compiled
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+T = TypeVar("T", bound=np.generic)
 
 _REGISTERS = np.dtype(
     [
@@ -86,7 +89,7 @@ def _with_room(in_flight: Integers, opened: int, turn: int, limit: int) -> int:
 
 
 @compiled
-def _advance(  # noqa: C901 - one loop over the kinds of event
+def _advance(
     registers: NDArray[np.void],
     ring: Integers,
     finishes: Floats,
@@ -301,5 +304,5 @@ class Station:
         self._registers["entered"] -= count
 
 
-def _longer(values: NDArray[np.generic], size: int) -> NDArray[np.generic]:  # type: ignore[type-arg]
+def _longer(values: NDArray[T], size: int) -> NDArray[T]:
     return np.concatenate((values, np.zeros(size - len(values), values.dtype)))

@@ -33,9 +33,7 @@ class _Batch:
     requests: NDArray[np.float64]
 
 
-def read_table(
-    path: str, file: TextIO, *, columns: Mapping[str, str], days: tuple[int, ...], fill: bool
-) -> Trace:
+def read_table(path: str, file: TextIO, *, columns: Mapping[str, str], days: tuple[int, ...], fill: bool) -> Trace:
     """The trace in `file`. Raises SettingsError that names the line.
 
     With a column day, minutes count from the start of their day, and the `days` (none given: all, in order) follow one
@@ -103,7 +101,7 @@ def _batch(
 ) -> _Batch:
     for index, row in enumerate(rows):
         if len(row) != width:
-            what = f"{len(row)} fields, the header has {width}" if row else "is blank: remove it"
+            what = f"has {len(row)} fields, the header has {width}" if row else "is blank: remove it"
             raise SettingsError(f"{path}:{line + index}: {what}")
     columns = list(zip(*rows, strict=True))
 
@@ -155,7 +153,7 @@ def _explain_gap(path: str, columns: Mapping[str, str], days: tuple[int, ...], g
     before: tuple[int, int] | None = None
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         for batch in _batches(path, file, columns, days):
-            for index in np.flatnonzero(batch.days == day):
+            for index in np.flatnonzero(batch.days == day).tolist():
                 if batch.names[index] != pipeline:
                     continue
                 found = (int(batch.minutes[index]), int(batch.lines[index]))
@@ -165,6 +163,7 @@ def _explain_gap(path: str, columns: Mapping[str, str], days: tuple[int, ...], g
                     before = max(before or found, found)
     nearest = after or before or (minute, 1)
     raise SettingsError(
-        f"{path}:{nearest[1]}: pipeline {pipeline} has no row for minute {minute} (its nearest is minute {nearest[0]}): "
-        "no row is not known to be no requests; add it, or pass --fill if it means 0"
+        f"{path}:{nearest[1]}: pipeline {pipeline} has no row for minute {minute} "
+        f"(its nearest is minute {nearest[0]}): no row is not known to be no requests; "
+        "add it, or pass --fill if it means 0"
     )

@@ -1,0 +1,90 @@
+"""Who is compared in a backtest, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from headgate.controller.backtest.grid import Trace
+from headgate.controller.backtest.rivals import Hpa, Kpa
+from headgate.controller.backtest.world import Policy, World
+from headgate.core.decision import Config, State, decide
+from headgate.core.model import Budget, Demand, Observation, Pipeline, Sample, Slo
+from headgate.core.policies import POLICIES
+
+FRAMEWORKS = ("hpa", "kpa")
+ORACLES = ("oracle", "oracle-free")
+NAMES = ("equal", *(name for name in POLICIES if name != "equal"), *FRAMEWORKS, *ORACLES)
+"""Everybody, in the order of the table."""
+_ORACLES_POLICY = "slo" if "slo" in POLICIES else "proportional"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A policy and the world it is tried in."""
+
+    policy: Policy
+    world: World
+
+
+@dataclass(frozen=True, slots=True)
+class Headgate:
+    """headgate itself: decide() with a configuration."""
+
+    name: str
+    interval: float
+    config: Config
+
+    def decide(self, state: State | None, observation: Observation, now: float) -> tuple[State, Mapping[str, int]]:
+        """The next state, and the grants of the decision."""
+        state, decision = decide(state or State(), observation, self.config, now)
+        return state, decision.allocation.grants
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Clairvoyant:
+    """An estimator that looks the future up: the trace's rates over the coming `horizon` seconds."""
+
+    trace: Trace
+    world: World
+    horizon: float
+
+    def update(self, state: Any, sample: Sample) -> Sample:  # noqa: ARG002
+        """Nothing is learned; the sample says which pipeline it is."""
+        return sample
+
+    def estimate(self, state: Sample, now: float) -> Demand:
+        """The true rate of each minute that the horizon touches, and the true cost of a request."""
+        first = int(now // 60)
+        last = max(first, int(np.ceil((now + self.horizon) / 60)) - 1)
+        index = self.trace.pipelines.index(state.pipeline)
+        rates = self.trace.requests[min(first, self.trace.minutes - 1) : last + 1, index] / 60
+        law = self.world.laws.of(state.pipeline)
+        return Demand(
+            arrival_rates=tuple(rates.tolist()),
+            cpu_seconds_per_request=law.mean,
+            service_cv=law.deviation / law.mean,
+            queue=state.queue or 0.0,
+        )
+
+
+def contender(name: str, trace: Trace, world: World, interval: float, floor: int) -> Contender:
+    """The contender called `name`; `interval` seconds between decisions and `floor` millicores for each pipeline."""
+    pipelines = tuple(
+        Pipeline(name=n, floor=floor, step=world.step, slo=Slo(world.latency, world.percentile))
+        for n in trace.pipelines
+    )
+    if name == "hpa":
+        return Contender(Hpa(pipelines, world.budget), world)
+    if name == "kpa":
+        return Contender(Kpa(pipelines, world.budget), world)
+    config = Config(pipelines=pipelines, budget=Budget(world.budget))
+    if name not in ORACLES:
+        return Contender(Headgate(name, interval, replace(config, policy=name)), world)
+    if name == "oracle-free":
+        world = replace(world, start=0.0, release=0.0)
+    eye = Clairvoyant(trace, world, interval + world.start + world.release)
+    return Contender(Headgate(name, interval, replace(config, policy=_ORACLES_POLICY, estimator=eye)), world)
