@@ -57,6 +57,7 @@ WRONG = {
     "size": ("max_body: much\n" + GOOD, 1, "max_body", "write it like 64MiB"),
     "interval": ("interval: 0\n" + GOOD, 1, "interval", "greater than 0"),
     "control": ("control: some\n" + GOOD, 1, "control", "'live' or 'none'"),
+    "policy": ("policy: best\n" + GOOD, 1, "policy", "'best' is not known"),
     "queue": (GOOD + "    queue: 0\n", 4, "pipelines[0].queue", "greater than or equal to 1"),
 }
 
