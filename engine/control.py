@@ -64,8 +64,8 @@ class Control:
             self._engine.adopt(standing)
 
     def _decide(self, standing: Standing, samples: dict[str, Sample], now: float) -> None:
-        observation = Observation(self.extensions.observe(samples, now), standing.allocation.grants)
         try:
+            observation = Observation(self.extensions.observe(samples, now), standing.allocation.grants)
             state, decision = decide(self._state, observation, self._config, now)
             reviewed = self.extensions.review(decision, observation, self._config)
             if isinstance(reviewed, Decision):
