@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headgate.core.allocation import Allocation, allocate
-from headgate.core.demand import Estimator, Ewma
+from headgate.core.demand import Estimator, default_estimator
 from headgate.core.model import Budget, Demands, Observation, Pipeline
 from headgate.core.policies import Policy
 
@@ -19,7 +19,7 @@ class Config:
     pipelines: tuple[Pipeline, ...]
     budget: Budget
     policy: str | Policy = "proportional"
-    estimator: Estimator = field(default_factory=Ewma)
+    estimator: Estimator = field(default_factory=default_estimator)
 
 
 @dataclass(frozen=True, slots=True)

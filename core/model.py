@@ -99,6 +99,8 @@ class Sample:
     """Coefficient of variation of the service time."""
     latency: Mapping[float, float] | None = None
     """Response time in seconds at each percentile: {95: 0.05} says that 95 % answered within 50 ms."""
+    granted: int | None = None
+    """Millicores in force during the window; where they are all used, completions understate the demand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class Demand:
     """Coefficient of variation of the service time."""
     queue: float = 0.0
     """Requests already waiting."""
+    cpu_seconds_per_request_sd: float = 0.0
+    """Standard deviation of the estimate of `cpu_seconds_per_request`; 0: taken as known."""
 
     @property
     def arrival_rate(self) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from headgate.core.demand import Ewma
+from headgate.core.demand import default_estimator
 from headgate.core.model import Budget, Demand, Node, Pipeline, Replica
 from headgate.core.nodes.actions import Cancel, Cordon, Decision, Delete, Evict, Increase, Mark, Uncordon, Unmark
 from headgate.core.nodes.model import GroupDemand, PodDisruptionBudget, Resize
@@ -512,4 +512,4 @@ def test_the_defaults_are_those_that_the_tests_derive_from() -> None:
     assert (group.lower, group.upper, group.target) == (LOWER, UPPER, TARGET)
     assert (group.up_after, group.down_after) == (UP_AFTER, DOWN_AFTER)
     assert NodeTemplate(CPU).pods == 110
-    assert Ewma().stale > 0
+    assert default_estimator().stale > 0

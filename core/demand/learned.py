@@ -1,0 +1,113 @@
+"""The estimator that decisions use: arrivals as a distribution, cost per request, and when neither is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from headgate.core.demand.arrivals import Counter, CounterState, known
+from headgate.core.demand.cost import Cost, CostState
+from headgate.core.demand.forecast import Forecaster, Holt, Level
+from headgate.core.demand.margin import Margin, Outlook
+from headgate.core.demand.seasonal import Seasonal
+from headgate.core.demand.select import Best
+from headgate.core.model import Demand, Sample, Unknown
+
+
+class Estimator(Protocol):
+    """Learns one pipeline's demand from its samples. Its state is a value, so that a decision can be replayed."""
+
+    def update(self, state: Any, sample: Sample) -> Any:
+        """The state after `sample`. `state` is None for the first one."""
+        ...
+
+    def estimate(self, state: Any, now: float) -> Demand | Unknown:
+        """The demand over the coming horizon, or why it cannot be told."""
+        ...
+
+
+class LearnedState(NamedTuple):
+    """What each part knows, and the last value of what is not learned."""
+
+    counter: CounterState | None = None
+    outlook: Any = None
+    cost: CostState | None = None
+    service_cv: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Composes arrivals, their outlook, and the cost of a request.
+
+    Samples older than `stale` seconds say nothing any more: the demand is Unknown, and the pipeline keeps what it has.
+    """
+
+    outlook: Outlook
+    counter: Counter
+    cost: Cost = field(default_factory=Cost)
+    stale: float = 10.0
+
+    def update(self, state: LearnedState | None, sample: Sample) -> LearnedState:
+        """What each part makes of `sample`; one that is repeated, late or broken changes nothing."""
+        state = state or LearnedState()
+        counter, seen = self.counter.update(state.counter, sample)
+        if seen is None:
+            return state._replace(counter=counter)
+        cv = known(sample.service_cv)
+        return LearnedState(
+            counter,
+            self.outlook.update(state.outlook, seen),
+            self.cost.update(state.cost, sample),
+            state.service_cv if cv is None else cv,
+        )
+
+    def estimate(self, state: LearnedState | None, now: float) -> Demand | Unknown:
+        """Scenarios and cost as learned, or Unknown with the reason."""
+        if state is None or state.counter is None or state.counter.time == -math.inf:
+            return Unknown("no sample yet")
+        counter = state.counter
+        if now - counter.time > self.stale:
+            return Unknown(f"last sample is {now - counter.time:.0f} s old")
+        scenarios = self.outlook.scenarios(state.outlook, now)
+        if counter.counted is None or not scenarios:
+            return Unknown("the samples do not say how many requests arrive")
+        if now - counter.counted > self.stale:
+            return Unknown(f"for {now - counter.counted:.0f} s the samples have not said how many requests arrive")
+        cost = self.cost.estimate(state.cost)
+        if cost is None:
+            return Unknown("no request has been served yet, so the cost of one is not known")
+        return Demand(
+            arrival_rates=scenarios,
+            cpu_seconds_per_request=cost.per_request,
+            service_cv=state.service_cv,
+            queue=counter.queue or 0.0,
+            cpu_seconds_per_request_sd=cost.deviation,
+        )
+
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+JUDGED_EVERY = 5
+"""Intervals between the judgements of a forecaster: judging takes ten times as long as learning."""
+
+
+def default_estimator(interval: float = 1.0, delay: float = 0.0) -> Learned:
+    """The estimator for decisions every `interval` seconds whose moves take effect after `delay` seconds.
+
+    Forecasts the mean rate over the horizon of a decision, delay + interval. Follows, of two levels, a damped trend
+    and the seasons of a quarter of an hour, an hour, a day and a week, whichever erred least on the pipeline so far.
+    """
+    horizon = delay + interval
+    level = Level()
+    forecasters: tuple[Forecaster, ...] = (
+        level,
+        Level(drift=1e-4),
+        Holt(level_half_life=2 * interval, slope_half_life=6 * interval, damping=30 * interval),
+        Seasonal(level, 15 * MINUTE),
+        Seasonal(level, HOUR, phases=60),
+        Seasonal(level, DAY, phases=96),
+        Seasonal(level, 7 * DAY, phases=168),
+    )
+    outlooks = [Margin(f, span=horizon, every=JUDGED_EVERY * interval) for f in forecasters]
+    return Learned(outlook=Best(tuple(outlooks)), counter=Counter(span=horizon), stale=max(10.0, 5 * interval))
