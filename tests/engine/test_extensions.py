@@ -1,0 +1,236 @@
+"""Real engines with plug-ins installed, good and evil: what they may do, and what they cannot stop."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.controller.conftest import install_into
+from tests.engine.conftest import Start
+
+EVIL = """
+import threading, time
+from headgate.core.config import Model
+from headgate.core.hookspecs import Adjustment, EstimatorKind, SourceKind, hookimpl
+from headgate.core.model import Demand, Sample
+
+class Settings(Model):
+    pass
+
+class Source:
+    def __init__(self, settings, pipelines):
+        self.pipelines = pipelines
+    def close(self):
+        pass
+
+class Sleeps(Source):
+    def read(self, now):
+        threading.Event().wait()
+
+class Raises(Source):
+    def read(self, now):
+        raise RuntimeError("nobody is at home")
+
+class NotANumber(Source):
+    def read(self, now):
+        return [Sample(name, now, 1, arrivals=float("nan")) for name in self.pipelines]
+
+class Gigabyte(Source):
+    def read(self, now):
+        self.kept = bytearray(2**30)
+        while True:
+            yield Sample(self.pipelines[0], now, 0, queue=0)
+
+class Exhausted(Source):
+    def read(self, now):
+        return bytearray(2**62)
+
+@hookimpl
+def headgate_metric_sources():
+    kinds = {"sleeps": Sleeps, "raises": Raises, "nan": NotANumber, "gigabyte": Gigabyte, "exhausted": Exhausted}
+    return {name: SourceKind(Settings, kind) for name, kind in kinds.items()}
+
+class Estimator:
+    def __init__(self, inner):
+        self.inner, self.calls = inner, 0
+    def update(self, state, sample):
+        return self.inner.update(state, sample)
+    def estimate(self, state, now):
+        self.calls += 1
+        if self.calls > 30:
+            threading.Event().wait()
+        if self.calls > 20:
+            return Demand((float("nan"),), 1)
+        return self.inner.estimate(state, now)
+
+@hookimpl
+def headgate_demand_estimators():
+    return {"evil": EstimatorKind(Settings, lambda settings, inner: Estimator(inner))}
+
+@hookimpl
+def headgate_review_decision(decision):
+    if int(decision.time * 10) % 2:
+        raise RuntimeError("no opinion")
+    return Adjustment({name: 10**6 for name in decision.allocation.grants}, "all for all")
+
+@hookimpl
+def headgate_decision_applied(decision):
+    time.sleep(3600)
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    def install(name: str, code: str) -> None:
+        monkeypatch.setenv("PYTHONPATH", str(install_into(tmp_path, name, code)), prepend=":")
+
+    return install
+
+
+def metrics(url: str) -> dict[str, float]:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "never happened"
+        time.sleep(0.05)
+
+
+def status(url: str) -> Any:
+    return httpx.get(f"{url}/headgate/status").json()
+
+
+REQUEST = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+
+
+def test_evil_plug_ins_are_named_and_stop_neither_the_loop_nor_the_requests(
+    installed: Callable[[str, str], None], start: Start
+) -> None:
+    installed("evil", EVIL)
+    running = start(
+        budget="1",
+        interval="100ms",
+        pipelines=[{"name": "chain", "steps": [{"model": "first.onnx"}, {"model": "second.onnx"}]}],
+        sources=[
+            *({"kind": kind, "every": "100ms", "stale": "10s"} for kind in ("sleeps", "raises", "nan", "exhausted")),
+            # Filling a gigabyte holds the interpreter for a good part of a second.
+            {"kind": "gigabyte", "every": "5s"},
+        ],
+        estimator="evil",
+        plugins={"deadline": "20ms"},
+    )
+    until(lambda: httpx.post(f"{running.url}/v2/models/chain/infer", json=REQUEST).status_code == 200)
+    expected = {
+        'headgate_plugin_failures_total{hook="estimate",plugin="evil",reason="nonsense"}',
+        'headgate_plugin_failures_total{hook="estimate",plugin="evil",reason="late"}',
+        'headgate_plugin_failures_total{hook="estimate",plugin="evil",reason="busy"}',
+        'headgate_plugin_failures_total{hook="headgate_review_decision",plugin="evil",reason="raised"}',
+        'headgate_plugin_failures_total{hook="headgate_review_decision",plugin="evil",reason="nonsense"}',
+        'headgate_plugin_failures_total{hook="headgate_decision_applied",plugin="evil",reason="busy"}',
+        'headgate_source_failures_total{reason="raised",source="raises"}',
+        'headgate_source_failures_total{reason="nonsense",source="nan"}',
+        'headgate_source_failures_total{reason="nonsense",source="gigabyte"}',
+        'headgate_source_failures_total{reason="raised",source="exhausted"}',
+        'headgate_source_failures_total{reason="late",source="sleeps"}',
+    }
+    until(lambda: expected <= set(metrics(running.url)))
+    # Everything that can hang hangs now; the loop decides on, and the grants are those of the last good decision.
+    decisions = status(running.url)["decisions"]
+    until(lambda: status(running.url)["decisions"] >= decisions + 20)
+    found = status(running.url)["pipelines"]["chain"]
+    assert found["granted"] == 1000
+    assert "plug-in evil, estimate" in found["reason"]
+    assert httpx.post(f"{running.url}/v2/models/chain/infer", json=REQUEST).status_code == 200
+    assert metrics(running.url)['headgate_source_age_seconds{source="sleeps"}'] == float("inf")
+    text = "".join(running.errors)
+    for line in ("source raises: RuntimeError: nobody is at home", "source exhausted: MemoryError", "plug-in evil, "):
+        assert line in text
+    assert len(re.findall("nobody is at home", text)) == 1, "the same trouble is said once"
+    assert running.stop() == 0
+
+
+CUSTOM = """
+from headgate.core.config import Model
+from headgate.core.hookspecs import SourceKind, StepKind, Tensor, hookimpl
+from headgate.core.model import Sample
+import numpy as np
+
+class Published(Model):
+    rates: dict[str, float]
+
+class Broker:
+    def __init__(self, settings, pipelines):
+        self.rates = settings.rates
+    def read(self, now):
+        return [Sample(name, now, 1, arrivals=rate, completions=rate, cpu_seconds=rate / 100)
+                for name, rate in self.rates.items()]
+    def close(self):
+        pass
+
+@hookimpl
+def headgate_metric_sources():
+    return {"broker": SourceKind(Published, Broker)}
+
+class Scale(Model):
+    by: float
+
+class Scaled:
+    def __init__(self, settings):
+        self.by = settings.by
+        self.inputs = self.outputs = (Tensor("x", "FP32", (None, 4)),)
+    def run(self, inputs):
+        if inputs["x"][0, 0] == 13:
+            return {}
+        return {"x": (inputs["x"] * self.by).astype(np.float32)}
+
+@hookimpl
+def headgate_engine_steps():
+    return {"scale": StepKind(Scale, Scaled)}
+"""
+
+
+def test_a_custom_metric_moves_cpus(installed: Callable[[str, str], None], start: Start) -> None:
+    installed("custom", CUSTOM)
+    running = start(
+        budget="1",
+        interval="100ms",
+        pipelines=[{"name": name, "steps": [{"model": "first.onnx"}]} for name in "ab"],
+        sources=[{"kind": "broker", "every": "100ms", "rates": {"a": 60, "b": 20}}],
+    )
+
+    def shares() -> tuple[int, int]:
+        pipelines = status(running.url)["pipelines"]
+        return pipelines["a"]["granted"], pipelines["b"]["granted"]
+
+    # In proportion to offered load, 60/100 against 20/100 CPUs: 750 and 250 of 1000 millicores.
+    until(lambda: abs(shares()[0] - 750) <= 10)
+    assert sum(shares()) == 1000
+
+
+def test_a_plug_in_s_step_runs_in_the_chain(installed: Callable[[str, str], None], start: Start) -> None:
+    installed("custom", CUSTOM)
+    running = start(
+        pipelines=[
+            {"name": "plain", "steps": [{"model": "first.onnx"}]},
+            {"name": "scaled", "steps": [{"step": "scale", "by": 2}, {"model": "first.onnx"}]},
+        ]
+    )
+
+    def infer(name: str, *data: float) -> httpx.Response:
+        entry = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": data}
+        return httpx.post(f"{running.url}/v2/models/{name}/infer", json={"inputs": [entry]})
+
+    plain, scaled = infer("plain", 2, 4, 6, 8), infer("scaled", 1, 2, 3, 4)
+    assert scaled.status_code == 200
+    assert scaled.json()["outputs"][0]["data"] == pytest.approx(plain.json()["outputs"][0]["data"])
+    broken = infer("scaled", 13, 0, 0, 0)
+    assert broken.status_code == 500
+    assert infer("scaled", 1, 2, 3, 4).status_code == 200
