@@ -10,18 +10,18 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from headgate.controller.plugins import find_policy
 from headgate.controller.snapshot import Snapshot
 from headgate.core.allocation import Allocation, allocate
 from headgate.core.config import SettingsError, validate
 from headgate.core.hookspecs import CommandLine
 from headgate.core.model import Infeasible, Unknown
-from headgate.core.policies import POLICIES
 from headgate.core.units import MILLI, format_cpu
 
 
 @click.command("allocate")
 @click.argument("snapshot", metavar="SNAPSHOT")
-@click.option("--policy", type=click.Choice(sorted(POLICIES)), help="Instead of the snapshot's own policy.")
+@click.option("--policy", help="Instead of the snapshot's own policy.")
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
 @click.pass_obj
 def command(host: CommandLine, snapshot: str, policy: str | None, output: str) -> None:
@@ -37,7 +37,7 @@ def command(host: CommandLine, snapshot: str, policy: str | None, output: str) -
             {p.name: p.demand() for p in settings.pipelines},
             settings.limits(),
             current={p.name: p.current for p in settings.pipelines if p.current is not None},
-            policy=policy or settings.policy,
+            policy=find_policy(policy or settings.policy),
         )
     except Infeasible as error:
         raise Infeasible(f"{document.source}: {error}") from None

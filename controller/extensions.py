@@ -49,7 +49,7 @@ class LiveExtensions:
             raise SettingsError(f"{document.place(('plugins', 'disable'))}: plugins.disable: {error.args[0]}") from None
         self._document = document
         self._guard = Guard(min(settings.plugins.deadline, interval / 2))
-        self._estimator = self._chosen_estimator(settings)
+        self._estimator = estimator_of(self._plugins, document, settings)
         self._feeds = self._open(settings.sources, pipelines)
         self._pipelines = tuple(pipelines)
         self._reviewers = self._plugins.hooks("headgate_review_decision")
@@ -121,7 +121,7 @@ class LiveExtensions:
 
     def step(self, kind: str, document: Document, at: Path) -> EngineStep:
         """See Extensions."""
-        plugin, chosen = self._kind("headgate_engine_steps", kind, StepKind, (*at, "step"))
+        plugin, chosen = find_kind(self._plugins, document, "headgate_engine_steps", kind, StepKind, (*at, "step"))
         settings = _validated(document, at, chosen.settings, {"step"})
         try:
             step: EngineStep = chosen.build(settings)
@@ -145,7 +145,9 @@ class LiveExtensions:
         feeds: dict[str, Feed] = {}
         for index, source in enumerate(sources):
             at = ("sources", index)
-            _, kind = self._kind("headgate_metric_sources", source.kind, SourceKind, (*at, "kind"))
+            _, kind = find_kind(
+                self._plugins, self._document, "headgate_metric_sources", source.kind, SourceKind, (*at, "kind")
+            )
             settings = _validated(self._document, at, kind.settings, set(SourceSettings.model_fields))
             if source.label in feeds or source.label == OWN:
                 place = self._document.place(at)
@@ -154,31 +156,36 @@ class LiveExtensions:
             feeds[source.label] = Feed(source.label, opening, pipelines, every=source.every, stale=source.patience)
         return list(feeds.values())
 
-    def _chosen_estimator(self, settings: ExtensionSettings) -> tuple[str, Callable[[Estimator], Estimator]] | None:
-        if settings.estimator is None:
-            return None
-        at: Path = ("estimator",)
-        plugin, kind = self._kind("headgate_demand_estimators", settings.estimator.kind, EstimatorKind, at)
-        data = settings.estimator.model_dump()
-        document = replace(self._document, data={"estimator": data})
-        chosen = _validated(document, at, kind.settings, {"kind"})
-        return plugin, partial(kind.build, chosen)
 
-    def _kind(self, hook: str, name: str, expected: type[K], at: Path) -> tuple[str, K]:
-        offers = self._plugins.named(hook)
-        place = self._document.place(at)
-        if name not in offers:
-            raise SettingsError(f"{place}: {name!r} is not known here; known: {', '.join(sorted(offers)) or 'none'}")
-        plugin, mapping = offers[name]
-        try:
-            kind = mapping[name]
-        except ModuleNotFoundError as error:
-            raise SettingsError(f"{place}: {name} cannot be used here: {error}") from None
-        if not isinstance(kind, expected):
-            raise SettingsError(
-                f"{place}: plug-in {plugin} offers {name} as {type(kind).__name__}, no {expected.__name__}"
-            )
-        return plugin, kind
+def estimator_of(
+    plugins: Plugins, document: Document, settings: ExtensionSettings
+) -> tuple[str, Callable[[Estimator], Estimator]] | None:
+    """Whose estimator the settings choose, and how to wrap it around another. Raises SettingsError."""
+    if settings.estimator is None:
+        return None
+    at: Path = ("estimator",)
+    plugin, kind = find_kind(
+        plugins, document, "headgate_demand_estimators", settings.estimator.kind, EstimatorKind, at
+    )
+    spelled_out = replace(document, data={"estimator": settings.estimator.model_dump()})
+    chosen = _validated(spelled_out, at, kind.settings, {"kind"})
+    return plugin, partial(kind.build, chosen)
+
+
+def find_kind(plugins: Plugins, document: Document, hook: str, name: str, expected: type[K], at: Path) -> tuple[str, K]:
+    """What offers `name` through a hook, and the offer. Raises SettingsError that names the place `at`."""
+    offers = plugins.named(hook)
+    place = document.place(at)
+    if name not in offers:
+        raise SettingsError(f"{place}: {name!r} is not known here; known: {', '.join(sorted(offers)) or 'none'}")
+    plugin, mapping = offers[name]
+    try:
+        kind = mapping[name]
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"{place}: {name} cannot be used here: {error}") from None
+    if not isinstance(kind, expected):
+        raise SettingsError(f"{place}: plug-in {plugin} offers {name} as {type(kind).__name__}, no {expected.__name__}")
+    return plugin, kind
 
 
 def _validated(document: Document, at: Path, model: type[Model], common: set[str]) -> Model:

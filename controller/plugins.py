@@ -14,6 +14,7 @@ import pluggy
 
 from headgate.controller.guard import brief
 from headgate.core import hookspecs
+from headgate.core.policies import Policy
 
 log = logging.getLogger("headgate.plugins")
 
@@ -126,6 +127,20 @@ class Plugins:
                 else:
                     offers[name] = (found.plugin, mapping)
         return offers
+
+
+def policies() -> dict[str, Policy]:
+    """The allocation policies of this installation by name."""
+    offers = plugins().named("headgate_allocation_policies")
+    return {name: mapping[name] for name, (_, mapping) in offers.items()}
+
+
+def find_policy(name: str) -> Policy:
+    """The policy called `name`, a plug-in's included. Raises ValueError listing the known ones."""
+    known = policies()
+    if name not in known:
+        raise ValueError(f"policy {name!r} is not known; known policies: {', '.join(known)}")
+    return known[name]
 
 
 def _origin(point: EntryPoint) -> tuple[str, str]:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from headgate.controller.plugins import policies
 from headgate.core.config import FieldError, Millicores, Model, PipelineSettings, Seconds, check_names
 from headgate.core.model import Budget, Demand, Group, Node, Pipeline, Replica, Unknown
-from headgate.core.policies import POLICIES
 
 
 def _number(value: object) -> object:
@@ -102,8 +102,8 @@ class Snapshot(Model):
 
     @model_validator(mode="after")
     def _references(self) -> Snapshot:
-        if self.policy not in POLICIES:
-            raise FieldError(("policy",), f"{self.policy!r} is not known; known policies: {', '.join(POLICIES)}")
+        if self.policy not in (offered := policies()):
+            raise FieldError(("policy",), f"{self.policy!r} is not known; known policies: {', '.join(offered)}")
         check_names([p.name for p in self.pipelines])
         check_names([g.name for g in self.groups], "groups")
         check_names([n.name for n in self.nodes], "nodes")

@@ -11,7 +11,7 @@ from headgate.core.model import Sample
 
 AMOUNTS = ("arrivals", "completions", "dropped", "cpu_seconds")
 """Fields of a sample that add up over its window; they are carried to another window as rates."""
-STATES = ("queue", "service_cv", "latency")
+STATES = ("queue", "service_cv", "latency", "granted")
 """Fields that hold at the sample's time."""
 
 _ALL = tuple(field.name for field in fields(Sample))

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from headgate.controller.backtest.contenders import NAMES, Contender, contender
+from headgate.controller.backtest.contenders import Contender, Wrap, contender, names
 from headgate.controller.backtest.figures import Figures, average, figures
 from headgate.controller.backtest.grid import Trace
 from headgate.controller.backtest.service import Laws, parse_law, read_measured
@@ -19,7 +19,11 @@ from headgate.controller.backtest.show import as_json, show
 from headgate.controller.backtest.table import COLUMNS
 from headgate.controller.backtest.traces import read_trace
 from headgate.controller.backtest.world import Outcome, World
-from headgate.core.config import SettingsError
+from headgate.controller.extensions import estimator_of
+from headgate.controller.plugins import plugins
+from headgate.controller.settings import parse
+from headgate.core.config import SettingsError, validate
+from headgate.core.extensions import ExtensionSettings
 from headgate.core.units import MILLI, format_cpu, parse_cpu, parse_duration
 
 _DEFAULTS = ("equal", "proportional", "slo")
@@ -48,7 +52,10 @@ _duration, _cpu = _parsed(parse_duration), _parsed(parse_cpu)
 @click.command("backtest")
 @click.argument("trace", metavar="TRACE")
 @click.option("--cpus", required=True, metavar="CPUS", callback=_cpu, help="The budget, as a Kubernetes quantity.")
-@click.option("--policy", "policies", multiple=True, type=click.Choice(NAMES), help="May be given several times.")
+@click.option("--policy", "policies", multiple=True, metavar="NAME", help="May be given several times.")
+@click.option(
+    "--estimator", metavar="KIND", help="A plug-in's demand estimator: backlog, or {kind: backlog, drain: 30s}."
+)
 @click.option("--compare", is_flag=True, help="Try every policy, side by side.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--report", type=click.Path(dir_okay=False, writable=True), help="Write an HTML page with plots.")
@@ -131,8 +138,8 @@ def command(**options: Any) -> None:
     interval = (1.0 if live else 10.0) if options["interval"] is None else options["interval"]
     floor = (100 if live else MILLI) if options["floor"] is None else options["floor"]
     _check(trace, world, interval, floor)
-    names = NAMES if options["compare"] else options["policies"] or tuple(n for n in _DEFAULTS if n in NAMES)
-    contenders = [contender(name, trace, world, interval, floor) for name in dict.fromkeys(names)]
+    wrap = _wrap(options["estimator"])
+    contenders = [contender(name, trace, world, interval, floor, wrap) for name in _chosen(options)]
     outcomes, results = _run(trace, contenders, options["seeds"])
     if options["report"]:
         from headgate.controller.backtest.report import write_report
@@ -142,6 +149,24 @@ def command(**options: Any) -> None:
         click.echo(as_json(options["trace"], trace, world, results))
     else:
         show(trace, world, results)
+
+
+def _chosen(options: dict[str, Any]) -> tuple[str, ...]:
+    known = names()
+    for name in options["policies"]:
+        if name not in known:
+            raise SettingsError(f"--policy: {name!r} is not known; known are {', '.join(known)}")
+    chosen = known if options["compare"] else options["policies"] or tuple(n for n in _DEFAULTS if n in known)
+    return tuple(dict.fromkeys(chosen))
+
+
+def _wrap(text: str | None) -> Wrap:
+    if text is None:
+        return lambda estimator: estimator
+    document = parse(f"estimator: {text}", "--estimator")
+    chosen = estimator_of(plugins(), document, validate(document, ExtensionSettings))
+    assert chosen is not None
+    return chosen[1]
 
 
 def _world(options: dict[str, Any]) -> World:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,15 +11,20 @@ import numpy as np
 from headgate.controller.backtest.grid import Trace
 from headgate.controller.backtest.rivals import Hpa, Kpa
 from headgate.controller.backtest.world import Policy, World
+from headgate.controller.plugins import find_policy, policies
 from headgate.core.decision import Config, State, decide
+from headgate.core.demand import Estimator
 from headgate.core.model import Budget, Demand, Observation, Pipeline, Sample, Slo
-from headgate.core.policies import POLICIES
 
 FRAMEWORKS = ("hpa", "kpa")
 ORACLES = ("oracle", "oracle-free")
-NAMES = ("equal", *(name for name in POLICIES if name != "equal"), *FRAMEWORKS, *ORACLES)
-"""Everybody, in the order of the table."""
-_ORACLES_POLICY = "slo" if "slo" in POLICIES else "proportional"
+
+Wrap = Callable[[Estimator], Estimator]
+
+
+def names() -> tuple[str, ...]:
+    """Everybody, in the order of the table; the policies of plug-ins after headgate's own."""
+    return ("equal", *(name for name in policies() if name != "equal"), *FRAMEWORKS, *ORACLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,13 @@ class Clairvoyant:
         )
 
 
-def contender(name: str, trace: Trace, world: World, interval: float, floor: int) -> Contender:
-    """The contender called `name`; `interval` seconds between decisions and `floor` millicores for each pipeline."""
+def contender(
+    name: str, trace: Trace, world: World, interval: float, floor: int, wrap: Wrap = lambda estimator: estimator
+) -> Contender:
+    """The contender called `name`; `interval` seconds between decisions and `floor` millicores for each pipeline.
+
+    `wrap` is what a plug-in makes of headgate's demand estimator.
+    """
     pipelines = tuple(
         Pipeline(name=n, floor=floor, step=world.step, slo=Slo(world.latency, world.percentile))
         for n in trace.pipelines
@@ -83,8 +93,10 @@ def contender(name: str, trace: Trace, world: World, interval: float, floor: int
         return Contender(Kpa(pipelines, world.budget), world)
     config = Config(pipelines=pipelines, budget=Budget(world.budget))
     if name not in ORACLES:
-        return Contender(Headgate(name, interval, replace(config, policy=name)), world)
+        config = replace(config, policy=find_policy(name), estimator=wrap(config.estimator))
+        return Contender(Headgate(name, interval, config), world)
     if name == "oracle-free":
         world = replace(world, start=0.0, release=0.0)
     eye = Clairvoyant(trace, world, interval + world.start + world.release)
-    return Contender(Headgate(name, interval, replace(config, policy=_ORACLES_POLICY, estimator=eye)), world)
+    policy = "slo" if "slo" in policies() else "proportional"
+    return Contender(Headgate(name, interval, replace(config, policy=find_policy(policy), estimator=eye)), world)
