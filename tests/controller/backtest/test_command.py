@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from headgate.controller.backtest.contenders import NAMES
+from headgate.controller.backtest.contenders import names()
 from headgate.controller.cli import cli
 
 SHARED = Path(__file__).parents[4] / "shared" / "traces" / "ten_jobs_days1-10.csv"
@@ -32,7 +32,7 @@ def test_json_has_the_figures_of_every_policy(trace: str) -> None:
     result = run(trace, "--cpus", "4", "--compare", "-o", "json")
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
-    assert [policy["policy"] for policy in answer["policies"]] == list(NAMES)
+    assert [policy["policy"] for policy in answer["policies"]] == list(names())
     assert (answer["cpus"], answer["minutes"], answer["pipelines"]) == (4.0, 4, ["a", "<b>"])
     assert len({policy["requests"] for policy in answer["policies"]}) == 1
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from headgate.controller.backtest.contenders import NAMES, contender
+from headgate.controller.backtest.contenders import contender, names
 from headgate.controller.backtest.figures import average, figures, utilities
 from headgate.controller.backtest.grid import Trace
 from headgate.controller.backtest.service import Constant, Exponential, Laws
@@ -91,7 +91,7 @@ def test_a_new_replica_serves_after_its_start() -> None:
     assert outcome.late[2, 0] + outcome.dropped[2, 0] < 0.05 * outcome.requests[2, 0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", names())
 def test_every_contender_keeps_the_budget_and_serves_a_light_load(name: str) -> None:
     trace = steady(300, minutes=6, pipelines=3)
     world = replace(WORLD, step=1000, start=35.0, release=30.0, budget=6000)
