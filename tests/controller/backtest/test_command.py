@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from headgate.controller.backtest.contenders import names()
+from headgate.controller.backtest.contenders import names
 from headgate.controller.cli import cli
 
 SHARED = Path(__file__).parents[4] / "shared" / "traces" / "ten_jobs_days1-10.csv"
