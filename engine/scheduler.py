@@ -9,6 +9,9 @@ Each pipeline has a queue in order of arrival and, from its grant of g CPUs,
 - a token bucket of CPU time that refills at g CPU seconds a second. A job starts while the level is above zero. What a
   job is expected to use is taken at its start and set right at its end, so a dear one leaves a debt that is waited off.
 
+A pipeline that never ran may run one job without a grant: what a request costs, and with it the demand that grants
+follow, cannot be known before.
+
 A pipeline that has work but no slot or no tokens may *borrow* a CPU that stands idle (`lend`), as a class of Linux's
 hierarchical token bucket (tc-htb) borrows from its parent: below its ceiling, while fewer jobs run than the budget has
 CPUs and the bucket of the whole budget is above zero. A borrowed job is charged to the budget's bucket and to the
@@ -196,7 +199,8 @@ class Scheduler:
             while self._root.level > 0 and (borrower := self._borrower()) is not None:
                 self._virtual = borrower.borrowed
                 jobs.append(self._launch(borrower, now, borrowed=True))
-        return jobs
+        strangers = [li for li in self._backlog.values() if not (li.cost or li.running or li.borrowing)]
+        return jobs + [self._launch(line, now, borrowed=False) for line in strangers]
 
     def _borrower(self) -> _Line | None:
         able = [line for line in self._backlog.values() if self._may_borrow(line) and line.cap.level > 0]

@@ -76,6 +76,9 @@ class Learned:
             return Unknown(f"for {now - counter.counted:.0f} s the samples have not said how many requests arrive")
         cost = self.cost.estimate(state.cost)
         if cost is None:
+            if counter.rate == 0 and not counter.queue:
+                # Counted, and none came: no load, whatever one will cost. Not to be confused with no metric.
+                return Demand(arrival_rates=(0.0,), cpu_seconds_per_request=0.0)
             return Unknown("no request has been served yet, so the cost of one is not known")
         return Demand(
             arrival_rates=scenarios,

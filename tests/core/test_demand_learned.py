@@ -96,8 +96,8 @@ class TestLearned:
         assert estimator.estimate(None, 0.0) == Unknown("no sample yet")
         silent = learn(estimator, [Sample("p", t, 1.0) for t in range(1, 5)])
         assert estimator.estimate(silent, 4.0) == Unknown("the samples do not say how many requests arrive")
-        idle = learn(estimator, [Sample("p", t, 1.0, arrivals=0.0, completions=0.0) for t in range(1, 5)])
-        assert estimator.estimate(idle, 4.0) == Unknown(
+        waiting = [Sample("p", t, 1.0, arrivals=1.0, completions=0.0) for t in range(1, 5)]
+        assert estimator.estimate(learn(estimator, waiting), 4.0) == Unknown(
             "no request has been served yet, so the cost of one is not known"
         )
         stopped = learn(estimator, steady(100))
@@ -106,6 +106,13 @@ class TestLearned:
         assert estimator.estimate(blind, 120.0) == Unknown(
             "for 20 s the samples have not said how many requests arrive"
         )
+
+    def test_a_pipeline_that_nobody_asked_yet_is_known_to_be_idle(self) -> None:
+        estimator = default_estimator()
+        idle = [Sample("p", t, 1.0, arrivals=0.0, completions=0.0, queue=0.0) for t in range(1, 5)]
+        demand = estimator.estimate(learn(estimator, idle), 4.0)
+        assert isinstance(demand, Demand)
+        assert demand.offered_load == 0.0
 
     def test_traffic_that_ended_is_known_to_be_zero(self) -> None:
         estimator = default_estimator()

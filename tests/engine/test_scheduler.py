@@ -39,6 +39,8 @@ class Events(RuleBasedStateMachine):
         self.entitled: dict[str, float] = dict.fromkeys(NAMES, 0.0)
         """CPU seconds that its grants have added up to."""
         self.most_slots: dict[str, int] = dict.fromkeys(NAMES, 0)
+        self.ended: dict[str, int] = dict.fromkeys(NAMES, 0)
+        """Jobs that used CPU time, after which the cost of one is known."""
         self.wait(0.0)
 
     def take(self, jobs: list[Job]) -> None:
@@ -76,6 +78,7 @@ class Events(RuleBasedStateMachine):
         job = data.draw(st.sampled_from(sorted(self.running, key=lambda j: self.submitted[j.pipeline].index(j))))
         cpu = share * (self.now - self.running.pop(job))
         self.dearest = max(self.dearest, cpu)
+        self.ended[job.pipeline] += cpu > 0
         if not job.borrowed:
             self.unlent[job.pipeline] += cpu
         self.take(self.scheduler.finished(job, cpu, self.now))
@@ -129,7 +132,7 @@ class Events(RuleBasedStateMachine):
     def slots_bound_what_runs_on_its_own(self) -> None:
         for name in NAMES:
             own = sum(job.pipeline == name and not job.borrowed for job in self.running)
-            assert own <= self.most_slots[name]
+            assert own <= max(self.most_slots[name], 0 if self.ended[name] else 1)
 
     @invariant()
     def grants_fit_the_budget(self) -> None:
@@ -140,7 +143,7 @@ class Events(RuleBasedStateMachine):
         for name in NAMES:
             burst = BURST * self.ceilings[name] / 1000 + 2 * self.dearest
             # The last jobs of each slot may end in debt, by what they cost.
-            debt = self.most_slots[name] * self.dearest
+            debt = max(1, self.most_slots[name]) * self.dearest
             assert self.unlent[name] <= self.entitled[name] + burst + debt + 1e-6
 
     @invariant()
@@ -149,6 +152,7 @@ class Events(RuleBasedStateMachine):
         for line in self.scheduler._backlog.values():
             assert line.waiting
             assert len(line.running) >= line.slots or line.own.advance(self.now) <= 0
+            assert line.cost or line.running or line.borrowing
             if self.scheduler.lend and len(self.running) < self.scheduler.cpus:
                 total = len(line.running) + len(line.borrowing)
                 assert (
@@ -199,6 +203,19 @@ def test_a_saturated_pipeline_gets_exactly_its_grant(grant: int, cost: float) ->
     # At the end a burst may be unspent or a job per slot unpaid.
     slack = BURST * grant / 1000 + 4 * cost
     assert simulate(scheduler, {"a": cost}, seconds)["a"] == pytest.approx(grant / 1000 * seconds, abs=slack)
+
+
+def test_a_pipeline_without_a_grant_may_run_once_to_show_what_it_costs() -> None:
+    scheduler = Scheduler([Limits("a", 1000, 1.0, 9)], 1000, lend=False, now=0.0)
+    scheduler.apply({"a": 0}, 0.0)
+    (first,) = scheduler.submit(Job("a", None), 0.0)
+    assert scheduler.submit(Job("a", None), 0.1) == []
+    assert scheduler.finished(first, 0.2, 0.2) == []
+    assert scheduler.wake(100.0) == []
+    # What it used is a debt that half a CPU pays off in 0.4 s.
+    assert scheduler.apply({"a": 500}, 100.0) == []
+    assert scheduler.wake(100.3) == []
+    assert len(scheduler.wake(100.5)) == 1
 
 
 def test_borrowers_share_idle_cpu_by_weight() -> None:
