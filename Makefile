@@ -25,6 +25,7 @@ unit: $(VENV)/.test
 
 packages: $(VENV)/.test
 	$(BIN)/python tests/packages.py
+	$(BIN)/python tests/plugins.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
