@@ -13,7 +13,7 @@ from headgate.controller.backtest.rivals import Hpa, Kpa
 from headgate.controller.backtest.world import Policy, World
 from headgate.controller.plugins import find_policy, policies
 from headgate.core.decision import Config, State, decide
-from headgate.core.demand import Estimator
+from headgate.core.demand import Estimator, default_estimator
 from headgate.core.model import Budget, Demand, Observation, Pipeline, Sample, Slo
 
 FRAMEWORKS = ("hpa", "kpa")
@@ -91,7 +91,8 @@ def contender(
         return Contender(Hpa(pipelines, world.budget), world)
     if name == "kpa":
         return Contender(Kpa(pipelines, world.budget), world)
-    config = Config(pipelines=pipelines, budget=Budget(world.budget))
+    learned = default_estimator(interval, world.start)
+    config = Config(pipelines=pipelines, budget=Budget(world.budget), estimator=learned)
     if name not in ORACLES:
         config = replace(config, policy=find_policy(name), estimator=wrap(config.estimator))
         return Contender(Headgate(name, interval, config), world)
