@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint type layers unit packages constraints clean
+.PHONY: demo bench test lint type layers unit packages constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/headgate demo
+
+# Some minutes; writes docs/benchmarks.md with this machine's figures.
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/allocation.py --report docs/benchmarks.md
 
 test: lint type layers unit packages
 
