@@ -95,18 +95,19 @@ def test_a_full_queue_refuses_at_once_and_counts(models: Path) -> None:
     served.apply({"a": 0})
     answered = threading.Semaphore(0)
     request, header = body(rows(1, 1)[0])
-    for _ in range(3):
+    # The first one runs, to show what a request costs; without a grant the next three wait.
+    for _ in range(4):
         served.submit("a", request, header, lambda _: answered.release())
     with pytest.raises(OipError) as refused:
         served.submit("a", request, header, lambda _: answered.release())
     assert (refused.value.status, refused.value.retry_after) == (503, 1)
-    assert served.load("a") == (3, 0)
+    assert served.load("a")[0] == 3
     served.apply({"a": 2000})
-    for _ in range(3):
+    for _ in range(4):
         assert answered.acquire(timeout=30)
     served.close()
     totals = served.tallies["a"].totals()
-    assert (totals.codes, totals.refused, totals.slo_misses) == ({200: 3, 503: 1}, 1, 1)
+    assert (totals.codes, totals.refused, totals.slo_misses) == ({200: 4, 503: 1}, 1, 1)
 
 
 async def ask(url: str, values: np.ndarray, count: int, pipelines: str = "abc") -> list[httpx.Response | Exception]:
