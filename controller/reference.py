@@ -39,9 +39,14 @@ def _section(title: str, schema: Mapping[str, Any]) -> str:
     lines += ["| key | type | default | |", "|---|---|---|---|"]
     for name, value in properties.items():
         default = "required" if name in required else _default(value.get("default"))
-        text = " ".join(str(value.get("description", "")).split())
+        text = " ".join(_description(value).split())
         lines.append(f"| `{name}` | {_type(value)} | {default} | {_escaped(text)} |")
     return "\n".join([*lines, ""])
+
+
+def _description(value: Mapping[str, Any]) -> str:
+    described = (value, *value.get("anyOf", ()))
+    return next((str(item["description"]) for item in described if "description" in item), "")
 
 
 def _type(value: Mapping[str, Any]) -> str:
@@ -65,8 +70,10 @@ def _type(value: Mapping[str, Any]) -> str:
 def _default(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, (dict, list)):
-        return "" if not value else f"`{_escaped(str(value))}`"
+    if isinstance(value, dict):
+        return ""
+    if isinstance(value, list):
+        return f"`{value}`" if value else ""
     return f"`{_escaped(str(value).lower() if isinstance(value, bool) else str(value))}`"
 
 

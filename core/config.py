@@ -177,11 +177,11 @@ class PipelineSettings(Model):
     """What every host's settings say of a pipeline."""
 
     name: str = Field(min_length=1)
-    floor: Millicores = 0
-    ceiling: Millicores | None = None
-    step: Annotated[Millicores, Field(gt=0)] = 1
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    priority: int = 0
+    floor: Millicores = Field(default=0, description="CPUs that it always keeps")
+    ceiling: Millicores | None = Field(default=None, description="CPUs that it never exceeds; by default the budget")
+    step: Annotated[Millicores, Field(gt=0)] = Field(default=1, description="Its grant is a multiple of this")
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False, description="Relative importance; only ratios count")
+    priority: int = Field(default=0, description="Class: a higher one is satisfied first")
     slo: SloSettings | None = None
 
     @model_validator(mode="after")

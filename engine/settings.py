@@ -103,12 +103,12 @@ class EngineSettings(ExtensionSettings):
 
     listen: Listen = Address(host="127.0.0.1", port=8080)
     budget: Annotated[Millicores, Field(gt=0)] = Field(default_factory=usable_cpus, validate_default=False)
-    interval: Annotated[Seconds, Field(gt=0)] = 1.0
-    policy: str = "proportional"
-    control: Literal["live", "none"] = "live"
-    lend: bool = True
-    max_body: Size = 64 * 2**20
-    grace: Seconds = 30.0
+    interval: Annotated[Seconds, Field(gt=0)] = Field(default=1.0, description="Time between two decisions")
+    policy: str = Field(default="proportional", description="How the budget is divided; see headgate allocate")
+    control: Literal["live", "none"] = Field(default="live", description="none: ONNX Runtime's defaults, no division")
+    lend: bool = Field(default=True, description="Idle CPU of one pipeline serves others; false: a grant is a hard cap")
+    max_body: Size = Field(default=64 * 2**20, description="A longer request is refused with 413")
+    grace: Seconds = Field(default=30.0, description="Time for what was accepted to be answered when it ends")
     pipelines: tuple[EnginePipelineSettings, ...] = Field(min_length=1)
 
     @field_validator("pipelines")

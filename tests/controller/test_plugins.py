@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from headgate.controller import cli as command_line
 from headgate.controller import commands
 from headgate.controller.plugins import Plugins, plugins
-from headgate.core import hookspecs
 
 from .conftest import Install
 
@@ -202,7 +201,47 @@ def test_the_schema_names_every_kind() -> None:
     assert commands.schema.name == "schema"
 
 
-def test_every_hook_is_documented_on_the_page() -> None:
-    for name, member in vars(hookspecs).items():
-        if name.startswith("headgate_"):
-            assert member.__doc__, name
+OFFERS = """
+from headgate.core.config import Model
+from headgate.core.hookspecs import (
+    EstimatorKind, HostKind, ProviderKind, SourceKind, StepKind, hookimpl
+)
+
+class Settings(Model):
+    size: int = 1
+
+@hookimpl
+def headgate_metric_sources():
+    return {"mine": SourceKind(Settings, lambda settings, pipelines: None)}
+
+@hookimpl
+def headgate_demand_estimators():
+    return {"mine": EstimatorKind(Settings, lambda settings, inner: inner)}
+
+@hookimpl
+def headgate_engine_steps():
+    return {"mine": StepKind(Settings, lambda settings: None)}
+
+@hookimpl
+def headgate_host_adapters():
+    return {"mine": HostKind(Settings, lambda settings: None)}
+
+@hookimpl
+def headgate_node_providers():
+    return {"mine": ProviderKind(Settings, lambda settings: None)}
+
+@hookimpl
+def headgate_settings():
+    return {"mine": Settings}
+"""
+
+
+def test_all_that_is_offered_by_name_is_found_and_has_settings(install: Install) -> None:
+    found = Plugins(points(install("offers", OFFERS)))
+    (plugin,) = found
+    assert len(plugin.hooks) == 6
+    for hook in plugin.hooks:
+        whose, mapping = found.named(hook)["mine"]
+        assert whose == "offers"
+        settings = mapping["mine"] if hook == "headgate_settings" else mapping["mine"].settings
+        assert settings().size == 1

@@ -234,3 +234,18 @@ def test_a_plug_in_s_step_runs_in_the_chain(installed: Callable[[str, str], None
     broken = infer("scaled", 13, 0, 0, 0)
     assert broken.status_code == 500
     assert infer("scaled", 1, 2, 3, 4).status_code == 200
+
+
+def test_the_page_of_metrics_names_exactly_what_is_exported(start: Start, models: Path) -> None:
+    (models / "samples.csv").write_text("pipeline,queue\na,1\n")
+    running = start(
+        pipelines=[{"name": "a", "steps": [{"model": "first.onnx"}], "slo": {"latency": "1s"}}],
+        sources=[{"kind": "file", "path": "samples.csv"}],
+    )
+    text = httpx.get(f"{running.url}/metrics").text
+    exported = {
+        (f"{name}_total" if kind == "counter" and not name.endswith("_total") else name, kind)
+        for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)
+    }
+    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE)) == exported
