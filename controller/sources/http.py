@@ -170,7 +170,9 @@ def explain(error: requests.RequestException, settings: HttpSettings) -> str:
 def get(session: requests.Session, url: str, settings: HttpSettings, accept: str) -> tuple[bytes, str]:
     """Body and content type of the answer at `url`, of 32 MiB at the most. Raises SourceError."""
     try:
-        with session.get(url, headers={"Accept": accept}, timeout=settings.timeout, stream=True) as response:
+        # Said anew: REQUESTS_CA_BUNDLE in the environment would overrule the session's own authority.
+        options: dict[str, Any] = {"timeout": settings.timeout, "verify": session.verify, "stream": True}
+        with session.get(url, headers={"Accept": accept}, **options) as response:
             body = response.raw.read(_MOST_BYTES + 1, decode_content=True)
     except requests.RequestException as error:
         raise SourceError(f"{url}: {explain(error, settings)}") from None

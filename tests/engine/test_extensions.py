@@ -157,6 +157,52 @@ def test_evil_plug_ins_are_named_and_stop_neither_the_loop_nor_the_requests(
     assert running.stop() == 0
 
 
+STUBBORN = """
+import threading
+from headgate.core.hookspecs import Veto, hookimpl
+
+class Hangs:
+    name = "hangs"
+    def divide(self, problem):
+        threading.Event().wait()
+
+class Raises:
+    name = "raises"
+    def divide(self, problem):
+        raise ZeroDivisionError("nothing to divide")
+
+@hookimpl
+def headgate_allocation_policies():
+    return {"hangs": Hangs(), "raises": Raises()}
+
+@hookimpl
+def headgate_review_decision(decision):
+    return Veto("not today")
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "problem"),
+    [
+        ("hangs", "plug-in stubborn, policy hangs: "),
+        ("raises", "plug-in stubborn, policy raises: ZeroDivisionError: nothing to divide"),
+        ("proportional", "plug-in stubborn: not today"),
+    ],
+)
+def test_without_a_decision_everything_keeps_what_it_has(
+    installed: Callable[[str, str], None], start: Start, policy: str, problem: str
+) -> None:
+    installed("stubborn", STUBBORN)
+    pipelines = [{"name": name, "steps": [{"model": "first.onnx"}], "weight": n} for n, name in ((3, "a"), (1, "b"))]
+    running = start(budget="1", interval="100ms", policy=policy, pipelines=pipelines)
+    until(lambda: problem in (status(running.url)["problem"] or ""))
+    found = status(running.url)
+    assert {name: pipeline["granted"] for name, pipeline in found["pipelines"].items()} == {"a": 750, "b": 250}
+    assert found["decisions"] == 0
+    assert httpx.post(f"{running.url}/v2/models/b/infer", json=REQUEST).status_code == 200
+    assert running.stop() == 0
+
+
 CUSTOM = """
 from headgate.core.config import Model
 from headgate.core.hookspecs import SourceKind, StepKind, Tensor, hookimpl

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import math
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -185,3 +189,33 @@ def test_a_quantile_of_nothing_is_unknown() -> None:
     assert quantile(0.5, {1.0: 0.0, math.inf: 0.0}) is None
     assert quantile(0.5, {1.0: 3.0}) is None
     assert quantile(0.99, {1.0: 0.0, math.inf: 5.0}) == 1.0
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to make certificates with")
+def test_tls_is_verified_against_the_given_authority_and_a_client_shows_its_own(tmp_path: Path) -> None:
+    for name in ("server", "client"):
+        openssl(
+            tmp_path,
+            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{name}.key", "-out", f"{name}.pem"),
+        )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    context.load_verify_locations(tmp_path / "client.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    web = Web(context)
+    try:
+        web.says(generate_latest(Exporter().registry))
+        client = {"certificate": str(tmp_path / "client.pem"), "key": str(tmp_path / "client.key")}
+        assert list(scrape(web, ca=str(tmp_path / "server.pem"), **client).read(1.0)) == []
+        assert list(scrape(web, insecure=True, **client).read(1.0)) == []
+        with pytest.raises(SourceError, match="the TLS handshake failed"):
+            list(scrape(web, **client).read(1.0))
+        with pytest.raises(SourceError, match=r"TLS|no connection|alert"):
+            list(scrape(web, ca=str(tmp_path / "server.pem")).read(1.0))
+    finally:
+        web.close()
