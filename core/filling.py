@@ -64,7 +64,8 @@ class Space:
         In each budget the best ones up to the first that does not fit: exact for equal sizes.
         """
         if self.cuts:
-            return self._admit_one_by_one(order, size, grants)
+            book = self.book(grants)
+            return np.array([p for p in order.tolist() if book.take(p, int(size[p]))], dtype=np.int64)
         for level in self.tree:
             slack = level.slack(grants)
             if len(slack) == 1 or not len(order):
@@ -81,26 +82,35 @@ class Space:
             order = order[fits]
         return order
 
-    def _admit_one_by_one(self, order: Ints, size: Ints, grants: Ints) -> Ints:
-        sets = [[] for _ in range(len(grants))]  # type: list[list[int]]
+    def book(self, grants: Ints) -> Book:
+        """What every budget has left on top of `grants`, to be drawn on one pipeline at a time."""
+        around: list[list[int]] = [[] for _ in range(len(grants))]
         left: list[int] = []
         for level in self.tree:
-            slack = level.slack(grants)
             for pipeline, group in enumerate(level.member.tolist()):
-                sets[pipeline].append(len(left) + group)
-            left += slack.tolist()
+                around[pipeline].append(len(left) + group)
+            left += level.slack(grants).tolist()
         for limit in self.cuts:
             for pipeline in limit.members.tolist():
-                sets[pipeline].append(len(left))
+                around[pipeline].append(len(left))
             left.append(limit.room - int(grants[limit.members].sum()))
-        admitted = []
-        for pipeline in order.tolist():
-            need = int(size[pipeline])
-            if all(left[s] >= need for s in sets[pipeline]):
-                admitted.append(pipeline)
-                for s in sets[pipeline]:
-                    left[s] -= need
-        return np.array(admitted, dtype=np.int64)
+        return Book(around, left)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Book:
+    """Millicores left in every budget, and which budgets are around each pipeline."""
+
+    around: list[list[int]]
+    left: list[int]
+
+    def take(self, pipeline: int, size: int) -> bool:
+        """Draw `size` from all budgets around a pipeline; False, and nothing drawn, when one of them has less."""
+        if any(self.left[budget] < size for budget in self.around[pipeline]):
+            return False
+        for budget in self.around[pipeline]:
+            self.left[budget] -= size
+        return True
 
 
 def next_step(limits: Limits, grants: Ints) -> Ints:

@@ -99,9 +99,11 @@ class Problem:
     """Millicores now, -1: none."""
     held: Bools
     """Pipelines that keep what they have: pinned, or of unknown demand."""
+    arriving: float = 1.0
+    """Share of the horizon that a CPU serves which has to move to its pipeline first; 1: moves cost nothing."""
 
 
-def pose(limits: Limits, wants: Wants, current: Ints) -> Problem:
+def pose(limits: Limits, wants: Wants, current: Ints, arriving: float = 1.0) -> Problem:
     """The division to make, with pinned pipelines and those of unknown demand held at what they have.
 
     When what the unknown ones hold does not fit any more, they share like the others, as if what they hold were
@@ -134,7 +136,7 @@ def pose(limits: Limits, wants: Wants, current: Ints) -> Problem:
         floor=floor,
         ceiling=ceiling,
     )
-    return Problem(bound, wants, load, space, current, held)
+    return Problem(bound, wants, load, space, current, held, arriving)
 
 
 def _check_pinned(limits: Limits, index: int, current: int) -> None:

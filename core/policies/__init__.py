@@ -6,8 +6,16 @@ from collections.abc import Mapping
 
 from headgate.core.policies.base import Division, Policy, by_class
 from headgate.core.policies.shares import Equal, Proportional
+from headgate.core.policies.slo import FAIR, FAIRSUM, SUM, SloPolicy
 
-POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in (Proportional(), Equal())}
+BUILT_IN: tuple[Policy, ...] = (
+    Proportional(),
+    Equal(),
+    SloPolicy(SUM),
+    SloPolicy(FAIR, name="slo-fair"),
+    SloPolicy(FAIRSUM, name="slo-fairsum"),
+)
+POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in BUILT_IN}
 
 
 def find_policy(name: str) -> Policy:

@@ -72,7 +72,8 @@ def test_scaling_all_weights_changes_nothing(instance: Instance, policy: str, fa
     assert solve(replace(instance, pipelines=scaled), policy).grants == solve(instance, policy).grants
 
 
-@given(instances(unknown=False), policies, st.integers(1, 2000))
+# With priority classes a larger budget may first let a higher class take its next step, from what a lower one had.
+@given(instances(unknown=False, priorities=False), st.sampled_from(["equal", "proportional"]), st.integers(1, 2000))
 @settings(max_examples=300, deadline=None)
 def test_more_budget_never_lowers_the_objective(instance: Instance, policy: str, more: int) -> None:
     richer = replace(instance, budget=replace(instance.budget, total=instance.budget.total + more))

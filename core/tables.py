@@ -1,0 +1,77 @@
+"""Which grants to look at: every step where they are few, otherwise a coarse grid that gets finer at the answer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headgate.core.laminar import Floats, Ints
+from headgate.core.problem import Problem
+from headgate.core.units import MILLI
+
+MOST_STEPS = 32
+"""Up to so many steps between the least and the most that a pipeline may have, all of them are looked at."""
+
+FINE = 0.01
+"""A grid is fine enough when its neighbouring grants differ by this share of themselves."""
+
+# Where latency falls with CPUs: around the load, by multiples of its square root (square-root staffing, Halfin and
+# Whitt 1981), and around the speed at which a lone request meets the SLO.
+_OF_LOAD = np.array([0.85])
+_OF_ROOT = np.array([0.0, 0.25, 0.55, 0.9, 1.4, 2.2, 3.6])
+_OF_LEAST = np.array([1.1, 1.7])
+_NEARER = np.array([0.06, 0.2, 0.5])
+
+
+def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, bool]:
+    """Grants from `low` to `high` to look at first, m x k, the least first, and whether these are all there are."""
+    step = problem.limits.step[rows]
+    most = int((-(-(high - low) // step)).max()) + 1
+    if most <= MOST_STEPS:
+        first = low // step * step
+        return _stepped(first[:, None] + np.arange(most + 1) * step[:, None], low, high, step), True
+    load, service = problem.load[rows], problem.wants.service_time[rows]
+    latency = problem.limits.latency[rows]
+    root = np.sqrt(load)
+    parts = [load[:, None] * _OF_LOAD, load[:, None] + root[:, None] * _OF_ROOT]
+    least = service / np.where(np.isnan(latency), np.inf, latency)
+    parts.append(least[:, None] * _OF_LEAST)
+    queue = problem.wants.queue[rows]
+    if queue.any():
+        parts.append((load + queue * least)[:, None] * np.array([1.0, 1.5]))
+    if problem.wants.arrivals.shape[1] > 1:
+        peak = problem.wants.arrivals[rows].max(axis=1) * service
+        parts.append(peak[:, None] + np.sqrt(peak)[:, None] * _OF_ROOT[1::2])
+    wanted = (np.minimum(np.concatenate(parts, axis=1), 1e12) * MILLI).astype(np.int64)
+    ends = [low[:, None], high[:, None]]
+    if problem.arriving < 1:
+        ends.append(np.clip(problem.current[rows], low, high)[:, None])
+    return np.sort(np.concatenate((_stepped(wanted, low, high, step), *ends), axis=1), axis=1), False
+
+
+def finer(problem: Problem, rows: Ints, table: Ints, here: Ints, high: Ints) -> Ints | None:
+    """More grants between those of `table` around `here` (m), denser near it, m x k; None when it is fine enough."""
+    left = np.where(table < here[:, None], table, table[:, :1]).max(axis=1)
+    right = np.where(table > here[:, None], table, high[:, None]).min(axis=1)
+    step = problem.limits.step[rows]
+    if not (np.maximum(here - left, right - here) > np.maximum(step, FINE * here)).any():
+        return None
+    below = here[:, None] - (here - left)[:, None] * _NEARER
+    above = here[:, None] + (right - here)[:, None] * _NEARER
+    return _stepped(np.concatenate((below, above), axis=1).astype(np.int64), left, right, step)
+
+
+def _stepped(wanted: Ints, low: Ints, high: Ints, step: Ints) -> Ints:
+    multiples: Ints = -(-wanted // step[:, None]) * step[:, None]
+    return np.minimum(np.maximum(multiples, low[:, None]), high[:, None])
+
+
+def moved(problem: Problem, rows: Ints, grants: Ints, values: Floats, now: Floats | None) -> Floats:
+    """`values` in which a CPU that has to move counts by what is left of the horizon.
+
+    `now`: the values at the current grants, m; what lies above them is worth only the share `arriving`.
+    """
+    if now is None:
+        return values
+    current = problem.current[rows, None]
+    above = (current >= 0) & (grants > current)
+    return np.where(above, now[:, None] + problem.arriving * (values - now[:, None]), values)
