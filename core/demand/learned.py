@@ -10,6 +10,7 @@ from headgate.core.demand.arrivals import Counter, CounterState, known
 from headgate.core.demand.cost import Cost, CostState
 from headgate.core.demand.forecast import Forecaster, Holt, Level
 from headgate.core.demand.margin import Margin, Outlook
+from headgate.core.demand.recent import Pool, Recent
 from headgate.core.demand.seasonal import Seasonal
 from headgate.core.demand.select import Best
 from headgate.core.model import Demand, Sample, Unknown
@@ -91,6 +92,9 @@ class Learned:
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
+RECENT_HORIZONS, RECENT_RATES = 4, 10
+"""How many horizons back the recent rates reach, and how many of them are scenarios."""
+
 JUDGED_EVERY = 5
 """Intervals between the judgements of a forecaster: judging takes ten times as long as learning."""
 
@@ -100,6 +104,8 @@ def default_estimator(interval: float = 1.0, delay: float = 0.0) -> Learned:
 
     Forecasts the mean rate over the horizon of a decision, delay + interval. Follows, of two levels, a damped trend
     and the seasons of a quarter of an hour, an hour, a day and a week, whichever erred least on the pipeline so far.
+    Where moves take time the rates of the last four horizons are scenarios too: it does not pay to take CPUs from a
+    pipeline that was busy a moment ago when getting them back takes as long.
     """
     horizon = delay + interval
     level = Level()
@@ -112,5 +118,8 @@ def default_estimator(interval: float = 1.0, delay: float = 0.0) -> Learned:
         Seasonal(level, DAY, phases=96),
         Seasonal(level, 7 * DAY, phases=168),
     )
-    outlooks = [Margin(f, span=horizon, every=JUDGED_EVERY * interval) for f in forecasters]
-    return Learned(outlook=Best(tuple(outlooks)), counter=Counter(span=horizon), stale=max(10.0, 5 * interval))
+    outlook: Outlook = Best(tuple([Margin(f, span=horizon, every=JUDGED_EVERY * interval) for f in forecasters]))
+    if delay > 0:
+        recent = Recent(window=RECENT_HORIZONS * horizon, every=RECENT_HORIZONS * horizon / RECENT_RATES)
+        outlook = Pool((outlook, recent))
+    return Learned(outlook=outlook, counter=Counter(span=horizon), stale=max(10.0, 5 * interval))
