@@ -1,0 +1,1 @@
+"""Node providers: where machines come from. Each keeps the contract of `core/providers.py`."""

@@ -1,0 +1,312 @@
+"""One harness for each node provider: the provider, and hands on the infrastructure behind it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from api_server import ApiServer
+from strict_aws import StrictAws
+
+from headgate.adapters.infrastructure.aws import AwsGroup, AwsProvider, AwsSettings, connect
+from headgate.adapters.infrastructure.capacity import (
+    BUFFER_API,
+    RELEASED,
+    CapacityGroup,
+    CapacityProvider,
+)
+from headgate.adapters.infrastructure.dry import DryProvider
+from headgate.adapters.infrastructure.scale import CAPI_DELETE, ScaleGroup, ScaleProvider
+from headgate.adapters.kubernetes.api import Api
+from headgate.controller.nodes.virtual import VirtualCluster, VirtualGroup
+from headgate.core.model import Infeasible
+from headgate.core.nodes.model import NodeInfo
+from headgate.core.providers import NodeProvider, NodeTemplate, ProviderGroup, Unavailable
+
+MINIMUM, MAXIMUM = 1, 6
+SECRET = "s3cr3t-t0ken"
+
+
+class Harness(Protocol):
+    """A group "pool" with the given machines running, minimum 1, maximum 6."""
+
+    provider: NodeProvider
+
+    def settle(self) -> None:
+        """Let time pass: what was asked for runs, what was deleted is gone."""
+
+    def down(self) -> None:
+        """From now on the infrastructure does not answer."""
+
+    def lose_answers(self, times: int) -> None:
+        """Of the next `times` changing requests the effect takes place and the answer is lost."""
+
+    def own_by_another(self) -> bool:
+        """Another autoscaler takes the group over; False: that cannot be."""
+
+    def close(self) -> None: ...
+
+
+class Dry:
+    def __init__(self, size: int) -> None:
+        self.provider: Any = DryProvider.of([ProviderGroup("pool", size, MINIMUM, MAXIMUM)])
+
+    def settle(self) -> None:
+        self.provider.arrive("pool")
+
+    def down(self) -> None:
+        raise Infeasible("a provider without infrastructure is always up")
+
+    def lose_answers(self, times: int) -> None:
+        """There is nothing between the caller and the effect."""
+
+    def own_by_another(self) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+
+class Virtual(Dry):
+    def __init__(self, size: int) -> None:
+        self.provider = VirtualCluster({"pool": VirtualGroup("pool", NodeTemplate(4000), MINIMUM, MAXIMUM)})
+        for index in range(size):
+            self.provider.add_node(NodeInfo(f"n{index}", 4000, "pool"))
+
+    def settle(self) -> None:
+        self.provider.advance(self.provider.now + 1000)
+
+    def down(self) -> None:
+        self.provider.fault = lambda *_: Unavailable("no answer")
+
+
+class OnApiServer:
+    """What the harnesses on the double of the API server share."""
+
+    def __init__(self, apis: set[str]) -> None:
+        from kubernetes import client
+
+        self.server = ApiServer(apis)
+        settings = client.Configuration(host=self.server.address)
+        settings.api_key = {"authorization": f"Bearer {SECRET}"}
+        settings.retries = False
+        self.api = Api(client.ApiClient(settings), timeout=5)
+        self.count = 0
+
+    def down(self) -> None:
+        self.server.fault = lambda method, path: 503
+
+    def lose_answers(self, times: int) -> None:
+        left = [times]
+
+        def fault(method: str, path: str) -> int | None:
+            if method == "GET" or not left[0]:
+                return None
+            left[0] -= 1
+            return 0
+
+        self.server.fault = fault
+
+    def close(self) -> None:
+        self.server.close()
+
+
+class ClusterApi(OnApiServer):
+    """A MachineDeployment and the controller that follows it: marked machines go first, else the newest."""
+
+    api_version = "cluster.x-k8s.io/v1beta2"
+
+    def __init__(self, size: int) -> None:
+        super().__init__({self.api_version})
+        self.deployment: dict[str, Any] = {"metadata": {"annotations": {}}, "spec": {"replicas": size}}
+        self.server.put(self.api_version, "machinedeployments", "md", self.deployment, "capi")
+        self.settle()
+        group = ScaleGroup(
+            name="pool", minimum=MINIMUM, maximum=MAXIMUM, kind="MachineDeployment", object="md", namespace="capi"
+        )
+        self.provider: NodeProvider = ScaleProvider(self.api, [group])
+
+    def settle(self) -> None:
+        with self.server.lock:
+            self._settle()
+
+    def _settle(self) -> None:
+        machines = self.server.find(self.api_version, "machines", "capi")
+        for machine in machines:
+            if machine["metadata"].get("deletionTimestamp"):
+                self.server.drop(self.api_version, "machines", machine["metadata"]["name"], "capi")
+        machines = self.server.find(self.api_version, "machines", "capi")
+        found = self.server.get(self.api_version, "machinedeployments", "md", "capi")
+        assert found is not None
+        surplus = len(machines) - found["spec"]["replicas"]
+        marked = sorted(machines, key=lambda m: not (m["metadata"].get("annotations") or {}).get(CAPI_DELETE))
+        for machine in marked[: max(0, surplus)]:
+            self.server.drop(self.api_version, "machines", machine["metadata"]["name"], "capi")
+        for _ in range(-surplus):
+            self.count += 1
+            labels = {"cluster.x-k8s.io/deployment-name": "md"}
+            self.server.put(self.api_version, "machines", f"md-{self.count}", {"metadata": {"labels": labels}}, "capi")
+        for machine in self.server.find(self.api_version, "machines", "capi"):
+            machine["status"] = {"phase": "Running", "nodeRef": {"name": f"node-{machine['metadata']['name']}"}}
+
+    def own_by_another(self) -> bool:
+        found = self.server.get(self.api_version, "machinedeployments", "md", "capi")
+        assert found is not None
+        key = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-max-size"
+        found["metadata"].setdefault("annotations", {})[key] = "9"
+        return True
+
+
+class Karpenter(OnApiServer):
+    """A static NodePool; a deleted NodeClaim stays, with its deletionTimestamp, until its finalizer is done."""
+
+    api_version = "karpenter.sh/v1"
+
+    def __init__(self, size: int) -> None:
+        super().__init__({self.api_version})
+        self.server.put(self.api_version, "nodepools", "static", {"spec": {"replicas": size}})
+        self.settle()
+        group = ScaleGroup(name="pool", minimum=MINIMUM, maximum=MAXIMUM, kind="NodePool", object="static")
+        self.provider: NodeProvider = ScaleProvider(self.api, [group])
+
+    def settle(self) -> None:
+        with self.server.lock:
+            for claim in self.server.find(self.api_version, "nodeclaims"):
+                if claim["metadata"].get("deletionTimestamp"):
+                    self.server.drop(self.api_version, "nodeclaims", claim["metadata"]["name"])
+            found = self.server.get(self.api_version, "nodepools", "static")
+            assert found is not None
+            claims = self.server.find(self.api_version, "nodeclaims")
+            surplus = len(claims) - found["spec"]["replicas"]
+            for claim in claims[: max(0, surplus)]:
+                self.server.drop(self.api_version, "nodeclaims", claim["metadata"]["name"])
+            for _ in range(-surplus):
+                self.count += 1
+                meta = {"labels": {"karpenter.sh/nodepool": "static"}, "finalizers": ["karpenter.sh/termination"]}
+                name = f"static-{self.count}"
+                self.server.put(self.api_version, "nodeclaims", name, {"metadata": meta})
+            for claim in self.server.find(self.api_version, "nodeclaims"):
+                claim["status"] = {"nodeName": f"node-{claim['metadata']['name']}"}
+
+    def own_by_another(self) -> bool:
+        found = self.server.get(self.api_version, "nodepools", "static")
+        assert found is not None
+        del found["spec"]["replicas"]
+        return True
+
+
+class Capacity(OnApiServer):
+    """A cluster whose own autoscaler brings a node for each unit of room and removes nodes that were released."""
+
+    def __init__(self, size: int, buffers: bool) -> None:
+        apis = {"v1", "apps/v1", "scheduling.k8s.io/v1"} | ({BUFFER_API} if buffers else set())
+        super().__init__(apis)
+        self.buffers = buffers
+        for _ in range(size):
+            self._node()
+        group = CapacityGroup(name="pool", minimum=MINIMUM, maximum=MAXIMUM, template={"cpu": "4"}, node_label="pool=a")
+        self.provider: NodeProvider = CapacityProvider(self.api, [group])
+
+    def _node(self) -> None:
+        self.count += 1
+        self.server.put("v1", "nodes", f"n{self.count}", {"metadata": {"labels": {"pool": "a"}}})
+
+    def settle(self) -> None:
+        with self.server.lock:
+            for node in self.server.find("v1", "nodes"):
+                if RELEASED in (node["metadata"].get("annotations") or {}):
+                    self.server.drop("v1", "nodes", node["metadata"]["name"])
+            where = (BUFFER_API, "capacitybuffers") if self.buffers else ("apps/v1", "deployments")
+            for request in self.server.find(*where, "headgate"):
+                for _ in range(request["spec"]["replicas"]):
+                    self._node()
+        self.provider.groups()  # closes the request, as the next observation does
+
+    def own_by_another(self) -> bool:
+        return False
+
+
+class Aws:
+    def __init__(self, size: int, proxy: StrictAws) -> None:
+        self.proxy = proxy
+        self.proxy.group("asg", size, MINIMUM, MAXIMUM + 2)
+        group = AwsGroup(name="pool", minimum=MINIMUM, maximum=MAXIMUM, autoscaling_group="asg")
+        self.provider: NodeProvider = AwsProvider(_client(proxy.address), [group])
+
+    def settle(self) -> None:
+        self.proxy.settle()
+
+    def down(self) -> None:
+        self.proxy.fault = lambda action: 503
+
+    def lose_answers(self, times: int) -> None:
+        left = [times]
+
+        def fault(action: str) -> int | None:
+            if action.startswith("Describe") or not left[0]:
+                return None
+            left[0] -= 1
+            return 0
+
+        self.proxy.fault = fault
+
+    def own_by_another(self) -> bool:
+        self.proxy.tag("asg", "k8s.io/cluster-autoscaler/enabled", "true")
+        return True
+
+    def close(self) -> None:
+        self.proxy.reset()
+
+
+@cache
+def _client(address: str) -> Any:
+    # Making a client costs a second of CPU; it holds no state of a test.
+    group = AwsGroup(name="pool", maximum=1, autoscaling_group="asg")
+    return connect(AwsSettings(region="eu-west-1", groups=[group], endpoint=address))
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[StrictAws]:
+    server = pytest.importorskip("moto.server", reason="moto[server] is not installed: AWS is not tested")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("AWS_ACCESS_KEY_ID", "test")
+    patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    proxy = StrictAws(f"http://{host}:{port}")
+    yield proxy
+    proxy.close()
+    running.stop()
+    patch.undo()
+
+
+KINDS = ("dry", "virtual", "machine-deployment", "static-node-pool", "aws", "capacity-buffer", "placeholder")
+
+
+@pytest.fixture(params=KINDS)
+def harness(request: pytest.FixtureRequest) -> Iterator[Callable[[int], Harness]]:
+    opened: list[Any] = []
+
+    def make(size: int) -> Harness:
+        kinds: dict[str, Callable[[], Any]] = {
+            "dry": lambda: Dry(size),
+            "virtual": lambda: Virtual(size),
+            "machine-deployment": lambda: ClusterApi(size),
+            "static-node-pool": lambda: Karpenter(size),
+            "aws": lambda: Aws(size, request.getfixturevalue("aws")),
+            "capacity-buffer": lambda: Capacity(size, buffers=True),
+            "placeholder": lambda: Capacity(size, buffers=False),
+        }
+        opened.append(kinds[request.param]())
+        return opened[-1]  # type: ignore[no-any-return]
+
+    yield make
+    for one in opened:
+        one.close()
