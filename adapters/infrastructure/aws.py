@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import Field, model_validator
 
 from headgate.adapters.infrastructure.settings import GroupLimits, check_groups
-from headgate.core.config import Model
+from headgate.core.config import Model, SettingsError
 from headgate.core.providers import (
     Conflict,
     Instance,
@@ -60,8 +60,11 @@ class AwsSettings(Model):
 
 def connect(settings: AwsSettings) -> BaseClient:
     """A client that gives up after seconds and repeats nothing by itself."""
-    import boto3
-    from botocore.config import Config
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError:
+        raise SettingsError("node provider aws needs the extra aws: pip install 'headgate[aws]'") from None
 
     config = Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 1})
     return boto3.client("autoscaling", region_name=settings.region, endpoint_url=settings.endpoint, config=config)

@@ -5,7 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from pydantic import Field
+
+from headgate.adapters.infrastructure.settings import GroupLimits
+from headgate.core.config import Model
 from headgate.core.providers import Conflict, Instance, InstanceState, NodeTemplate, ProviderGroup, Refused
+
+
+class DryGroup(GroupLimits):
+    """A group that exists only here."""
+
+    size: int = Field(default=0, ge=0)
+
+
+class DrySettings(Model):
+    """Groups to try settings with."""
+
+    groups: list[DryGroup]
+
+
+def open_dry(settings: DrySettings) -> DryProvider:
+    """A provider with the groups of `settings`."""
+    provider = DryProvider.of(ProviderGroup(g.name, g.size, g.minimum, g.maximum) for g in settings.groups)
+    provider.templates = {g.name: g.template.value() for g in settings.groups if g.template}
+    return provider
 
 
 @dataclass

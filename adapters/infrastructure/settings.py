@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NoReturn
+
 from pydantic import Field, model_validator
 
-from headgate.core.config import FieldError, Millicores, Model, check_names
+from headgate.core.config import FieldError, Millicores, Model, SettingsError, check_names
 from headgate.core.providers import NodeTemplate
 
 
@@ -40,3 +43,12 @@ class GroupLimits(Model):
 def check_groups(groups: list[GroupLimits]) -> None:
     """Raise FieldError when two groups have one name."""
     check_names([group.name for group in groups], "groups")
+
+
+def missing_extra(kind: str, extra: str) -> Callable[[Any], NoReturn]:
+    """Opens a provider whose SDK is not installed: raises SettingsError that says how to install it."""
+
+    def refuse(_settings: object) -> NoReturn:
+        raise SettingsError(f"node provider {kind} needs the extra {extra}: pip install 'headgate[{extra}]'")
+
+    return refuse

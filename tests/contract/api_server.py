@@ -34,6 +34,7 @@ class ApiServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # one packet for each answer: two would wait for one another
 
             def log_message(self, *_: Any) -> None:
                 pass
