@@ -199,7 +199,10 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A failed action of an earlier plan, told with the next observation. Success is seen in what is observed."""
+    """A failed action of an earlier plan, told with the next observation. Success is seen in what is observed.
+
+    core.providers.Conflict is no failure: the observation that follows it decides anew.
+    """
 
     step: Step
     group: str
