@@ -26,6 +26,7 @@ from headgate.core.demand.arrivals import Counter, Seen
 from headgate.core.demand.forecast import Ewma, Forecaster, Last, Peak
 from headgate.core.demand.learned import default_estimator
 from headgate.core.demand.margin import Margin, Outlook, crps
+from headgate.core.demand.recent import Pool
 from headgate.core.demand.select import Best
 from headgate.core.model import Sample
 
@@ -60,19 +61,21 @@ def read(path: Path) -> dict[tuple[int, str], list[float]]:
 
 
 def outlooks(interval: float, horizon: float) -> dict[str, Outlook]:
-    """The default, what it chooses from, and simpler ones to compare it with."""
+    """The default, what it is made of, and simpler ones to compare it with."""
     simple: dict[str, Forecaster] = {
         "last": Last(),
         "ewma 30 s": Ewma(3 * interval),
         "peak 60 s": Peak(Last(), 6 * interval),
     }
-    best = default_estimator(interval, horizon - interval).outlook
+    default = default_estimator(interval, horizon - interval).outlook
+    best = default.outlooks[0] if isinstance(default, Pool) else default
     assert isinstance(best, Best)
     named: dict[str, Outlook] = {name: Margin(f, span=horizon, every=5 * interval) for name, f in simple.items()}
     for margin in best.outlooks:
         assert isinstance(margin, Margin)
         named[_name(margin.inner)] = margin
-    return named | {"default": best}
+    named["best of these"] = best
+    return named | ({"with recent rates": default} if isinstance(default, Pool) else {})
 
 
 def _name(forecaster: Forecaster) -> str:
@@ -122,11 +125,12 @@ def evaluate(
     return scores
 
 
-def show(scores: dict[str, dict[str, Score]], horizon: float) -> None:
+def show(scores: dict[str, dict[str, Score]], names: list[str], horizon: float) -> None:
     """One row for each estimator; the last columns are the CRPS of each job."""
     jobs = sorted({job for by_job in scores.values() for job in by_job})
     print(f"\nhorizon {horizon:g} s{'CRPS':>17} {'pinball90':>10} {'below p90':>10} {'inside':>7}   " + " ".join(jobs))
-    for name, by_job in scores.items():
+    for name in names:
+        by_job = scores[name]
 
         def mean(part: str, by_job: dict[str, Score] = by_job) -> float:
             return 100 * float(np.mean([np.mean(getattr(score, part)) for score in by_job.values()]))
@@ -152,7 +156,9 @@ def main() -> None:
     jobs = set(arguments.jobs.split(",")) - {""}
     chosen = {k: v for k, v in read(arguments.trace).items() if k[0] in days and (not jobs or k[1] in jobs)}
     for horizon in (float(h) for h in arguments.horizons.split(",")):
-        show(evaluate(chosen, arguments.interval, horizon, arguments.seed), horizon)
+        scores = evaluate(chosen, arguments.interval, horizon, arguments.seed)
+        names = [name for name in outlooks(arguments.interval, horizon) if name in scores]
+        show(scores, names, horizon)
 
 
 if __name__ == "__main__":
