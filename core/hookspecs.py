@@ -94,8 +94,8 @@ def headgate_demand_estimators() -> Mapping[str, EstimatorKind]:  # type: ignore
 def headgate_allocation_policies() -> Mapping[str, Policy]:  # type: ignore[empty-body]
     """Policies by the name that `policy: NAME` gives them; `core/policies` has the contract and the built-in ones.
 
-    A policy is its objective: it says what it makes as large as it can. A division that breaks a limit is nonsense;
-    the grants that are in force then stay.
+    A policy says what it makes as large as it can; for another objective under SLOs alone, `SloPolicy` takes one. A
+    division that breaks a limit is nonsense; the grants that are in force then stay.
     """
 
 
