@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from headgate.core.config import SettingsError, validate
+from headgate.core.config import Model, SettingsError, validate
 from headgate.core.hookspecs import CommandLine, hookimpl
 from headgate.core.nodes.settings import GroupSettings, NodeSettings
 from headgate.core.providers import NodeTemplate
@@ -20,6 +21,14 @@ from headgate.core.units import format_cpu, parse_cpu, parse_duration
 def headgate_register_commands(cli: click.Group) -> None:
     """Add `nodes`."""
     cli.add_command(nodes)
+
+
+@hookimpl
+def headgate_settings() -> Mapping[str, type[Model]]:
+    """The file of `--settings`."""
+    from headgate.controller.nodes.settings import NodesFile
+
+    return {"nodes simulate": NodesFile}
 
 
 @click.group()
@@ -45,12 +54,15 @@ def nodes() -> None:
 @click.pass_obj
 def simulate(command_line: CommandLine, /, trace: str, output: str, report: str | None, **options: object) -> None:
     """Replay a load through allocator and node scaler, beside Cluster Autoscaler's and Escalator's documented rules."""
+    from headgate.controller.backtest.table import COLUMNS
     from headgate.controller.backtest.traces import read_trace
     from headgate.controller.nodes.report import HEADINGS, cells, write_report
     from headgate.controller.nodes.rivals import RULES, rival
     from headgate.controller.nodes.simulate import Setting, headgate
 
     columns = dict(part.partition("=")[::2] for part in str(options["columns"] or "").split(",") if part)
+    if not set(columns) <= set(COLUMNS) or not all(columns.values()):
+        raise SettingsError(f"--columns: write it like pipeline=job,requests=count; known are {', '.join(COLUMNS)}")
     days = options["days"]
     assert isinstance(days, tuple)
     setting = Setting(

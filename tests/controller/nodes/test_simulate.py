@@ -96,6 +96,7 @@ def test_a_settings_file_sets_thresholds_and_mistakes_are_named(tmp_path: Path) 
     code, text = command("--trace", str(trace), "--settings", str(file))
     assert code == 2
     assert "nodes.yaml:2: groups[0]: group a: lower (0.5) must be above 0 and below upper - margin (0.45)" in text
+    assert command("--trace", str(trace), "--columns", "job")[1].startswith("--columns: write it like pipeline=job")
     assert command("--trace", str(trace), "--cost", "fast")[1].startswith("--cost: 'fast' is not a duration")
     assert command("--trace", str(tmp_path / "none.csv"))[1].endswith(
         "none.csv: cannot be read: No such file or directory"

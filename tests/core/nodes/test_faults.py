@@ -149,6 +149,19 @@ def test_an_old_observation_changes_nothing(lab: Make) -> None:
     assert plan.verdicts["pool"].reasons == ("the observation is 200 s old",)
 
 
+def test_an_observation_from_before_the_cordon_does_not_prove_a_node_empty(lab: Make) -> None:
+    it = lab(3, pods_each=0)
+    it.until(lambda plan: any(r.phase is Phase.DRAINING for r in it.state.removals.values()))
+    frozen = it.world.observe()
+    it.tamper = lambda cluster: frozen
+    it.run(100)
+    assert not it.actions(Delete)
+    it.tamper = lambda cluster: cluster
+    it.tick()
+    assert it.actions(Delete)
+    check(it)
+
+
 def test_a_refused_deletion_is_undone(lab: Make) -> None:
     it = lab(3)
     it.world.fault = lambda call, group: Refused("termination protection") if call == "delete" else None
