@@ -11,6 +11,9 @@ from headgate.core.units import MILLI
 MOST_STEPS = 32
 """Up to so many steps between the least and the most that a pipeline may have, all of them are looked at."""
 
+FEW = 32
+"""Up to so many pipelines get the denser grid."""
+
 FINE = 0.01
 """A grid is fine enough when its neighbouring grants differ by this share of themselves."""
 
@@ -18,6 +21,8 @@ FINE = 0.01
 # Whitt 1981), and around the speed at which a lone request meets the SLO.
 _OF_LOAD = np.array([0.85])
 _OF_ROOT = np.array([0.0, 0.25, 0.55, 0.9, 1.4, 2.2, 3.6])
+_OF_ROOT_FEW = np.concatenate((np.arange(0.0, 1.6, 0.1), [1.8, 2.2, 2.8, 3.6]))
+"""The same where pipelines are few: how far one can be squeezed for another then decides."""
 _OF_LEAST = np.array([1.1, 1.7])
 _NEARER = np.array([0.06, 0.2, 0.5])
 
@@ -32,7 +37,8 @@ def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, boo
     load, service = problem.load[rows], problem.wants.service_time[rows]
     latency = problem.limits.latency[rows]
     root = np.sqrt(load)
-    parts = [load[:, None] * _OF_LOAD, load[:, None] + root[:, None] * _OF_ROOT]
+    of_root = _OF_ROOT_FEW if len(rows) <= FEW else _OF_ROOT
+    parts = [load[:, None] * _OF_LOAD, load[:, None] + root[:, None] * of_root]
     least = service / np.where(np.isnan(latency), np.inf, latency)
     parts.append(least[:, None] * _OF_LEAST)
     queue = problem.wants.queue[rows]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headgate.core.filling import fill, step_below
+from headgate.core.knapsack import MOST_ROWS, choose
 from headgate.core.laminar import Floats, Ints
 from headgate.core.policies.base import Division
 from headgate.core.policies.shares import needed
@@ -23,6 +24,9 @@ Number = TypeVar("Number", np.int64, np.float64)
 
 WORTHLESS = 1e-7
 """Utility per CPU below which CPUs are shared in proportion to load instead."""
+
+GAP = 0.01
+"""Utility that greedy may have left on the table before few pipelines are divided exactly."""
 
 ROUNDS = 2
 REPAIRS = 6
@@ -124,7 +128,13 @@ class SloPolicy:
             grants[rows] = low
             pick, highest = self._pick(weight[rows], table, values)
             last = complete or round_ == rounds
-            column = take(problem.space, grants, rows, rank, table, pick, highest, REPAIRS if last else 1).column
+            taken = take(problem.space, grants, rows, rank, table, pick, highest, REPAIRS if last else 1)
+            column = taken.column
+            if taken.unused > GAP and len(rows) <= MOST_ROWS and not (self.objective.fair or problem.space.cuts):
+                worth = weight[rows, None] * self.objective.worth(values)
+                exact = choose(problem.space.tree, rows, grants, table, worth)
+                if worth[everyone, exact].sum() > worth[everyone, column].sum():
+                    column = exact
             grants[rows] = table[everyone, column]
             more = None if last else finer(problem, rows, table, grants[rows], high)
             if more is None:
