@@ -101,6 +101,13 @@ class Problem:
     """Pipelines that keep what they have: pinned, or of unknown demand."""
     arriving: float = 1.0
     """Share of the horizon that a CPU serves which has to move to its pipeline first; 1: moves cost nothing."""
+    price: float = 0.0
+    """Utility, 0 to 1, that each CPU must bring above all that where it moves to."""
+
+    @property
+    def calm(self) -> bool:
+        """Whether moves cost something."""
+        return self.arriving < 1 or self.price > 0
 
 
 def pose(limits: Limits, wants: Wants, current: Ints, arriving: float = 1.0) -> Problem:

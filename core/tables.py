@@ -49,7 +49,7 @@ def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, boo
         parts.append(peak[:, None] + np.sqrt(peak)[:, None] * _OF_ROOT[1::2])
     wanted = (np.minimum(np.concatenate(parts, axis=1), 1e12) * MILLI).astype(np.int64)
     ends = [low[:, None], high[:, None]]
-    if problem.arriving < 1:
+    if problem.calm:
         ends.append(np.clip(problem.current[rows], low, high)[:, None])
     return np.sort(np.concatenate((_stepped(wanted, low, high, step), *ends), axis=1), axis=1), False
 
@@ -74,10 +74,11 @@ def _stepped(wanted: Ints, low: Ints, high: Ints, step: Ints) -> Ints:
 def moved(problem: Problem, rows: Ints, grants: Ints, values: Floats, now: Floats | None) -> Floats:
     """`values` in which a CPU that has to move counts by what is left of the horizon.
 
-    `now`: the values at the current grants, m; what lies above them is worth only the share `arriving`.
+    `now`: the values at the current grants, m; what lies above them is worth only the share `arriving`, less the price.
     """
     if now is None:
         return values
     current = problem.current[rows, None]
     above = (current >= 0) & (grants > current)
-    return np.where(above, now[:, None] + problem.arriving * (values - now[:, None]), values)
+    gain = problem.arriving * (values - now[:, None]) - problem.price * (grants - current) / MILLI
+    return np.where(above, now[:, None] + gain, values)

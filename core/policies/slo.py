@@ -68,7 +68,8 @@ class SloPolicy:
     pipeline that has nothing counts three times as much as that of one that has nearly all.
 
     Priority classes: a higher one is satisfied first, which is here up to its SLO (without one: its offered load).
-    What is left when nobody gains any more is shared in proportion to weight x load.
+    What is left when nobody gains any more stays where it is if moves cost something, and is shared in proportion to
+    weight x load.
     """
 
     objective: Objective = SUM
@@ -90,6 +91,9 @@ class SloPolicy:
                 some = rows[limits.priority[rows] == priority]
                 grants = self._take(problem, weight, grants, some, satisfied(problem, some))
         grants = self._take(problem, weight, grants, rows, limits.ceiling[rows])
+        if problem.calm:
+            kept = np.clip(problem.current, grants, limits.ceiling)
+            grants = fill(limits, space, grants, kept, np.where(kept > grants, weight, 0.0))
         grants = fill(limits, space, grants, limits.ceiling, weight * problem.load)
         grants = fill(limits, space, grants, limits.ceiling, np.where(problem.load > 0, 0.0, weight))
         return self._report(problem, weight, grants)
@@ -116,7 +120,7 @@ class SloPolicy:
         if not len(rows):
             return grants
         now = None
-        if problem.arriving < 1:
+        if problem.calm:
             current = np.maximum(problem.current[rows], 0)
             now = self.utility(problem, rows, current[:, None])[:, 0]
         table, complete = grid(problem, rows, low, high)
