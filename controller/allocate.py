@@ -37,7 +37,7 @@ def command(host: CommandLine, snapshot: str, policy: str | None, output: str) -
             {p.name: p.demand() for p in settings.pipelines},
             settings.limits(),
             current={p.name: p.current for p in settings.pipelines if p.current is not None},
-            policy=find_policy(policy or settings.policy),
+            policy=find_policy(policy or settings.policy_name()),
         )
     except Infeasible as error:
         raise Infeasible(f"{document.source}: {error}") from None

@@ -95,14 +95,15 @@ class Snapshot(Model):
 
     budget: Millicores
     reserve: Millicores = 0
-    policy: str = "proportional"
+    policy: str | None = None
+    """None: slo where a pipeline has an SLO, else proportional."""
     pipelines: tuple[PipelineSnapshot, ...]
     groups: tuple[GroupSettings, ...] = ()
     nodes: tuple[NodeSettings, ...] = ()
 
     @model_validator(mode="after")
     def _references(self) -> Snapshot:
-        if self.policy not in (offered := policies()):
+        if self.policy is not None and self.policy not in (offered := policies()):
             raise FieldError(("policy",), f"{self.policy!r} is not known; known policies: {', '.join(offered)}")
         check_names([p.name for p in self.pipelines])
         check_names([g.name for g in self.groups], "groups")
@@ -123,6 +124,10 @@ class Snapshot(Model):
             yield ("pipelines", index, "group"), "group", pipeline.group, groups
             for position, replica in enumerate(pipeline.replicas):
                 yield ("pipelines", index, "replicas", position, "node"), "node", replica.node, nodes
+
+    def policy_name(self) -> str:
+        """The policy to divide by."""
+        return self.policy or ("slo" if any(p.slo for p in self.pipelines) else "proportional")
 
     def limits(self) -> Budget:
         """What may be handed out."""
