@@ -169,6 +169,7 @@ def rival(name: str, setting: Setting) -> tuple[Figures, Record]:
         late = float(queues.late.sum())
         used = queues.step(load, np.array(running) * unit, TICK) / TICK
         _resize(world, hpa.want(used, running, unit, now), running)
+        world.schedule(now)  # nodes are for what fits on none of those that are there
         rule(world, now)
         ready = len(world.ready(now))
         record.note(

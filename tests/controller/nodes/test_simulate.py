@@ -65,6 +65,12 @@ def test_the_others_follow_their_rules(name: str) -> None:
     assert record.machines[-1] < figures.most_nodes
 
 
+def test_replicas_that_fit_on_a_present_node_bring_no_other() -> None:
+    # 1 CPU and then 2 at the HPA's 70 %: two and then three replicas, for which a node of 4 CPUs has room.
+    figures, _ = rival("cluster-autoscaler", setting([1.0] * 10 + [2.0] * 20, start=1))
+    assert (figures.most_nodes, figures.additions) == (1, 0)
+
+
 def command(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(nodes, ["simulate", *arguments], obj=Host())
     if isinstance(result.exception, SettingsError):
