@@ -20,7 +20,9 @@ log = logging.getLogger("headgate.sources")
 
 OVERDUE = 3.0
 """A read is reported as hanging after this many times its period, and not before LEAST seconds."""
-LEAST = 10.0
+LEAST = 5.0
+MOST_STRIKES = 4
+"""A source that fails by its own fault is read half as often each time, down to a sixteenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Feed:
         self._reads = 0
         self._failures: Counter[str] = Counter()
         self._overdue: float | None = None
+        self._strikes = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"headgate-source-{name}", daemon=True)
 
@@ -98,7 +101,7 @@ class Feed:
             except BaseException as error:  # noqa: BLE001 - also SystemExit and MemoryError of a plug-in
                 self._failed("nonsense" if isinstance(error, Nonsense) else "raised", error)
             self._reading = replace(self._reading, begun=None)
-            self._stop.wait(max(0.0, began + self._every - time.monotonic()))
+            self._stop.wait(max(0.0, began + self._every * 2 ** min(self._strikes, MOST_STRIKES) - time.monotonic()))
         if source is not None:
             try:
                 source.close()
@@ -130,10 +133,13 @@ class Feed:
         self._reads += 1
         if self._reading.problem is not None:
             log.info("source %s answers again", self.name)
+        self._strikes = 0
         self._reading = replace(self._reading, answered=time.monotonic(), problem=None)
 
     def _failed(self, reason: str, error: BaseException) -> None:
         self._failures[reason] += 1
+        # What it is connected to may be back at any time; a fault of its own is not mended by asking again.
+        self._strikes = 0 if isinstance(error, (SourceError, OSError)) else self._strikes + 1
         text = str(error) if isinstance(error, (SourceError, Nonsense)) else brief(error)
         if text != self._reading.problem:
             log.warning("source %s: %s", self.name, text)

@@ -77,6 +77,7 @@ class Guard:
         self._until = time.monotonic() + allowance
         self._workers: dict[tuple[str, str], Worker] = {}
         self._failures: Counter[tuple[str, str, str]] = Counter()
+        self._rests: dict[tuple[str, str], tuple[int, float]] = {}
         self._said: dict[tuple[str, str], tuple[str, float]] = {}
         self._lock = threading.Lock()
 
@@ -90,15 +91,24 @@ class Guard:
         left = self._until - time.monotonic()
         if worker.busy:
             raise self._failed(plugin, hook, "busy", "an earlier call has not returned yet")
+        strikes, until = self._rests.get((plugin, hook), (0, 0.0))
+        if time.monotonic() < until:
+            raise self._failed(plugin, hook, "resting", "it was late, and is left out for a while")
         if left <= 0:
             raise self._failed(plugin, hook, "late", "no time was left for it in this turn")
         future = worker.submit(function)
         try:
-            return check(future.result(left))
+            value = future.result(left)
+            if time.monotonic() > self._until + self._allowance:
+                # It answered, but held up the whole process meanwhile, as filling a gigabyte does.
+                raise self._late(plugin, hook, strikes)
+            self._rests.pop((plugin, hook), None)
+            return check(value)
+        except HookFailed:
+            raise
         except TimeoutError:
             if not future.done():
-                text = f"no answer within {self._allowance:g} s"
-                raise self._failed(plugin, hook, "late", text) from None
+                raise self._late(plugin, hook, strikes) from None
             raise self._failed(plugin, hook, "raised", "TimeoutError") from None
         except Nonsense as error:
             raise self._failed(plugin, hook, "nonsense", str(error)) from None
@@ -121,7 +131,7 @@ class Guard:
         worker.submit(function).add_done_callback(look)
 
     def failures(self) -> Mapping[tuple[str, str, str], int]:
-        """Failed calls since the start by plug-in, hook and reason (raised, late, busy, nonsense)."""
+        """Failed calls since the start by plug-in, hook and reason (raised, late, busy, resting, nonsense)."""
         with self._lock:
             return dict(self._failures)
 
@@ -129,6 +139,11 @@ class Guard:
         """Let the threads end; one that hangs is left behind."""
         for worker in self._workers.values():
             worker.stop()
+
+    def _late(self, plugin: str, hook: str, strikes: int) -> HookFailed:
+        """On record as late, and left out for twice as long as the last time."""
+        self._rests[plugin, hook] = strikes + 1, time.monotonic() + min(REPEAT, self._allowance * 2**strikes)
+        return self._failed(plugin, hook, "late", f"no answer within {self._allowance:g} s")
 
     def _failed(self, plugin: str, hook: str, reason: str, text: str) -> HookFailed:
         message = f"plug-in {plugin}, {hook}: {text}"

@@ -93,7 +93,7 @@ class Report:
     """How plug-ins and sources do, for the status and the metrics."""
 
     failures: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    """By plug-in, hook and reason: raised, late, busy, nonsense."""
+    """By plug-in, hook and reason: raised, late, busy, resting, nonsense."""
     sources: Mapping[str, SourceReport] = field(default_factory=dict)
 
 

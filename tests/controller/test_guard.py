@@ -79,8 +79,25 @@ def test_one_that_hangs_is_left_alone_until_it_returns(guard: Guard) -> None:
     returned.wait()
     while guard._workers["p", "hook"].busy:
         pass
+    guard._late("p", "hook", strikes=7)  # the eighth time in a row
+    guard.begin()
+    with pytest.raises(HookFailed, match="left out for a while"):
+        guard.call("p", "hook", lambda: 2, anything)
+    guard._rests.clear()
     guard.begin()
     assert guard.call("p", "hook", lambda: 2, anything) == 2
+
+
+def test_one_that_held_up_everybody_is_late_although_it_answered(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard.begin()
+
+    def stall() -> int:
+        monkeypatch.setattr(guard, "_until", guard._until - 3600)  # an hour went by and nobody could run
+        return 1
+
+    with pytest.raises(HookFailed, match="no answer within"):
+        guard.call("p", "hook", stall, anything)
+    assert guard.failures() == {("p", "hook", "late"): 1}
 
 
 def test_all_hooks_of_a_turn_share_its_time(guard: Guard) -> None:

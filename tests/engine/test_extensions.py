@@ -93,7 +93,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str,
 
 
 def metrics(url: str) -> dict[str, float]:
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    lines = httpx.get(f"{url}/metrics", timeout=30).text.splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
 
@@ -105,7 +105,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def status(url: str) -> Any:
-    return httpx.get(f"{url}/headgate/status").json()
+    return httpx.get(f"{url}/headgate/status", timeout=30).json()
 
 
 REQUEST = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
@@ -127,7 +127,7 @@ def test_evil_plug_ins_are_named_and_stop_neither_the_loop_nor_the_requests(
         estimator="evil",
         plugins={"deadline": "20ms"},
     )
-    until(lambda: httpx.post(f"{running.url}/v2/models/chain/infer", json=REQUEST).status_code == 200)
+    until(lambda: httpx.post(f"{running.url}/v2/models/chain/infer", json=REQUEST, timeout=30).status_code == 200)
     expected = {
         'headgate_plugin_failures_total{hook="estimate",plugin="evil",reason="nonsense"}',
         'headgate_plugin_failures_total{hook="estimate",plugin="evil",reason="late"}',
@@ -148,7 +148,7 @@ def test_evil_plug_ins_are_named_and_stop_neither_the_loop_nor_the_requests(
     found = status(running.url)["pipelines"]["chain"]
     assert found["granted"] == 1000
     assert "plug-in evil, estimate" in found["reason"]
-    assert httpx.post(f"{running.url}/v2/models/chain/infer", json=REQUEST).status_code == 200
+    assert httpx.post(f"{running.url}/v2/models/chain/infer", json=REQUEST, timeout=30).status_code == 200
     assert metrics(running.url)['headgate_source_age_seconds{source="sleeps"}'] == float("inf")
     text = "".join(running.errors)
     for line in ("source raises: RuntimeError: nobody is at home", "source exhausted: MemoryError", "plug-in evil, "):
@@ -199,7 +199,7 @@ def test_without_a_decision_everything_keeps_what_it_has(
     found = status(running.url)
     assert {name: pipeline["granted"] for name, pipeline in found["pipelines"].items()} == {"a": 750, "b": 250}
     assert found["decisions"] == 0
-    assert httpx.post(f"{running.url}/v2/models/b/infer", json=REQUEST).status_code == 200
+    assert httpx.post(f"{running.url}/v2/models/b/infer", json=REQUEST, timeout=30).status_code == 200
     assert running.stop() == 0
 
 
