@@ -20,9 +20,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from headgate.core.calm import RESTLESS, Calm
 from headgate.core.filling import Space
 from headgate.core.limits import Limits, compile_limits
 from headgate.core.model import Budget, Demands, Pipeline
+from headgate.core.pacing import at_most
 from headgate.core.placement import Flow
 from headgate.core.policies import Division, Policy, find_policy
 from headgate.core.problem import Problem, Wants, columns_of, pose, unknown_reason
@@ -46,6 +48,9 @@ class Allocation:
     shadow_prices: Mapping[str, float] = field(default_factory=dict)
     """What one more CPU would gain each pipeline, in the policy's unit."""
 
+    complete: bool = True
+    """False: more would have moved but for the limit on what one decision may move."""
+
     @property
     def total_unmet(self) -> int:
         """Millicores that are missing altogether."""
@@ -59,15 +64,22 @@ def allocate(
     *,
     current: Mapping[str, int],
     policy: str | Policy = "proportional",
+    calm: Calm = RESTLESS,
 ) -> Allocation:
     """Divide `budget` among `pipelines`; all of it is granted unless ceilings, groups or nodes stand against it.
 
     `current`: millicores in force now, by pipeline; may be empty. A pipeline whose demand is unknown keeps its
     `current`; without one it counts as idle. Raises Infeasible when the limits contradict each other, ValueError on
-    values that make no sense (NaN, negative rates, unknown groups, names given twice).
+    values that make no sense (NaN, negative rates, unknown groups, names given twice). Of `calm` the cost of a move
+    and the limit on moves apply here; when to divide anew at all is up to the caller (`decision.decide`).
     """
     limits = compile_limits(pipelines, budget)
-    problem = pose(limits, Wants.of(limits.names, demands), columns_of(limits.names, current))
+    problem = replace(
+        pose(limits, Wants.of(limits.names, demands), columns_of(limits.names, current)),
+        arriving=calm.arriving,
+        price=calm.price,
+        most_moved=calm.most_moved,
+    )
     chosen = find_policy(policy) if isinstance(policy, str) else policy
     solution = solve(problem, chosen)
     division, names = solution.division, limits.names
@@ -84,6 +96,7 @@ def allocate(
         replicas=limits.placement.split(division.grants, solution.flow) if limits.placement else {},
         objective=division.objective,
         shadow_prices=dict(zip(names, division.price.tolist(), strict=True)),
+        complete=solution.complete,
     )
 
 
@@ -94,18 +107,22 @@ class Solution:
     problem: Problem
     division: Division
     flow: Flow | None = None
+    complete: bool = True
+    """Whether all moved that the policy wanted to move."""
 
 
 def solve(problem: Problem, policy: Policy) -> Solution:
     """The policy's division of a problem in columns, realisable where the replicas are."""
     while True:
-        division = policy.divide(problem)
+        wanted = policy.divide(problem)
+        division = replace(wanted, grants=at_most(problem, wanted.grants))
+        complete = bool((division.grants == wanted.grants).all())
         placement = problem.limits.placement
         if placement is None:
-            return Solution(problem, division)
+            return Solution(problem, division, complete=complete)
         flow = placement.spread(division.grants)
         if not flow.cuts:
-            return Solution(problem, division, flow)
+            return Solution(problem, division, flow, complete)
         space = problem.space
         problem = replace(problem, space=Space(space.tree, (*space.cuts, *flow.cuts)))
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headgate.core.allocation import Allocation, allocate
+from headgate.core.calm import Calm, Quiet, changed, followed, settled, stabilised
 from headgate.core.demand import Estimator, default_estimator
-from headgate.core.model import Budget, Demands, Observation, Pipeline
+from headgate.core.model import Budget, Demand, Demands, Observation, Pipeline
 from headgate.core.policies import Policy
+from headgate.core.reasons import Texts
+from headgate.core.units import MILLI
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +24,18 @@ class Config:
     budget: Budget
     policy: str | Policy = "proportional"
     estimator: Estimator = field(default_factory=default_estimator)
+    calm: Calm = field(default_factory=Calm)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one decision hands to the next: what was learned of each pipeline."""
+    """What one decision hands to the next: what was learned of each pipeline, and the division in force."""
 
     learned: Mapping[str, Any] = field(default_factory=dict)
+    quiet: Quiet = field(default_factory=Quiet)
+    allocation: Allocation | None = None
+    made_for: tuple[tuple[Pipeline, ...], Budget, str | Policy] | None = None
+    """The pipelines, budget and policy of `allocation`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,5 +53,46 @@ def decide(state: State, observation: Observation, config: Config, now: float) -
     for name, sample in observation.samples.items():
         learned[name] = config.estimator.update(learned.get(name), sample)
     demands = {p.name: config.estimator.estimate(learned.get(p.name), now) for p in config.pipelines}
-    allocation = allocate(config.pipelines, demands, config.budget, current=observation.granted, policy=config.policy)
-    return State(learned), Decision(now, demands, allocation)
+    wanted, recent = stabilised(state.quiet, demands, config.calm, now)
+    windows = {name: sample.window for name, sample in observation.samples.items()}
+    made_for = (config.pipelines, config.budget, config.policy)
+    standing = state.allocation if state.made_for == made_for and _complete(state) else None
+    if standing is not None and changed(state.quiet, wanted, config.calm, standing.grants) is None:
+        trends = followed(state.quiet, wanted, windows)
+        decision = Decision(now, demands, _kept(standing, demands))
+    else:
+        trends = settled(wanted, windows)
+        standing = allocate(
+            config.pipelines,
+            wanted,
+            config.budget,
+            current=observation.granted,
+            policy=config.policy,
+            calm=config.calm,
+        )
+        decision = Decision(now, demands, standing)
+    return State(learned, Quiet(trends, recent), standing, made_for), decision
+
+
+def _complete(state: State) -> bool:
+    """Whether the last division was all that was wanted, and not only as much as one decision may move."""
+    return state.allocation is not None and state.allocation.complete
+
+
+def _kept(standing: Allocation, demands: Demands) -> Allocation:
+    """The division in force, with what is unmet now."""
+
+    def reason(index: int) -> str:
+        name = names[index]
+        demand = demands[name]
+        now = f"load now {demand.offered_load:.3g} CPUs, " if isinstance(demand, Demand) else ""
+        return f"kept ({now}no change beyond the noise since): {standing.reasons[name]}"
+
+    names = tuple(standing.grants)
+    unmet = {
+        name: max(0, math.ceil(demand.offered_load * MILLI - 1e-6) - standing.grants[name])
+        if isinstance(demand, Demand)
+        else standing.unmet[name]
+        for name, demand in demands.items()
+    }
+    return replace(standing, reasons=Texts(names, reason), unmet=unmet)

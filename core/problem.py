@@ -103,6 +103,8 @@ class Problem:
     """Share of the horizon that a CPU serves which has to move to its pipeline first; 1: moves cost nothing."""
     price: float = 0.0
     """Utility, 0 to 1, that each CPU must bring above all that where it moves to."""
+    most_moved: int | None = None
+    """Millicores that may change hands; None: any number."""
 
     @property
     def calm(self) -> bool:
