@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,10 +16,9 @@ from headgate.controller.extensions import LiveExtensions
 from headgate.controller.plugins import Plugins, plugins
 from headgate.controller.reference import markdown
 from headgate.core.config import Document, Model, SettingsError, validate
-from headgate.core.extensions import ExtensionSettings, Report
-from headgate.core.hookspecs import CommandLine, hookimpl
-from headgate.core.model import Sample
-from headgate.core.observation import AMOUNTS, STATES, Merged
+from headgate.core.extensions import ExtensionSettings
+from headgate.core.hookspecs import CommandLine, EstimatorKind, SourceKind, StepKind, hookimpl
+from headgate.core.observation import AMOUNTS, STATES
 
 PARTS = set(ExtensionSettings.model_fields)
 
@@ -49,7 +46,7 @@ def list_plugins(command_line: CommandLine, settings: str | None, form: str) -> 
         hooks = ", ".join(hook.removeprefix("headgate_") for hook in plugin.hooks)
         enabled = "yes" if plugin.enabled else "no"
         table.add_row(plugin.name, plugin.package, plugin.version, hooks, enabled, plugin.error or "")
-    _print(table)
+    Console(width=None if Console().is_terminal else 200).print(table)
 
 
 def _enabled(document: Document) -> Plugins:
@@ -85,52 +82,41 @@ def observe(command_line: CommandLine, settings: str, seconds: float, form: str)
     extensions = LiveExtensions(plugins(), document, chosen, names, seconds)
     try:
         time.sleep(seconds)
-        now = time.monotonic()
-        seen, report = extensions.merged(now), extensions.report()
+        merged = extensions.merged(time.monotonic())
+        report = extensions.report()
     finally:
         extensions.close()
+    now = time.monotonic()
     if form == "json":
-        click.echo(json.dumps(_seen_as_data(names, seen, report, now), indent=2))
+        rows: dict[str, Any] = {
+            name: {
+                "sample": None if (m := merged.get(name)) is None else {**asdict(m.sample), "age": now - m.sample.time},
+                "origins": {} if m is None else {field: asdict(origin) for field, origin in m.origins.items()},
+            }
+            for name in names
+        }
+        sources = {name: asdict(source) for name, source in report.sources.items()}
+        click.echo(json.dumps({"pipelines": rows, "sources": sources}, indent=2))
     else:
-        _show_seen(names, seen, report)
+        table = Table("pipeline", "field", "value", "source", "age", box=None)
+        for name in names:
+            found = merged.get(name)
+            for field in (*AMOUNTS, *STATES) if found else ():
+                origin = found.origins.get(field) if found else None
+                if found and origin:
+                    table.add_row(name, field, _shown(found.sample, field), origin.source, f"{origin.age:.1f} s")
+            if found is None:
+                table.add_row(name, "-", "unknown", "-", "-")
+        Console(width=None if Console().is_terminal else 200).print(table)
+        for name, source in report.sources.items():
+            if source.problem:
+                click.echo(f"source {name}: {source.problem}", err=True)
     if any(source.problem for source in report.sources.values()):
         raise SystemExit(1)
 
 
-def _seen_as_data(names: list[str], seen: Mapping[str, Merged], report: Report, now: float) -> dict[str, Any]:
-    pipelines = {}
-    for name in names:
-        found = seen.get(name)
-        pipelines[name] = {
-            "sample": {**asdict(found.sample), "age": now - found.sample.time} if found else None,
-            "origins": {field: asdict(origin) for field, origin in found.origins.items()} if found else {},
-        }
-    return {"pipelines": pipelines, "sources": {name: asdict(source) for name, source in report.sources.items()}}
-
-
-def _show_seen(names: list[str], seen: Mapping[str, Merged], report: Report) -> None:
-    table = Table("pipeline", "field", "value", "source", "age", box=None)
-    for name in names:
-        found = seen.get(name)
-        if found is None:
-            table.add_row(name, "-", "unknown", "-", "-")
-            continue
-        for field in (*AMOUNTS, *STATES):
-            if (origin := found.origins.get(field)) is not None:
-                table.add_row(name, field, _shown(found.sample, field), origin.source, f"{origin.age:.1f} s")
-    _print(table)
-    for name, source in report.sources.items():
-        if source.problem:
-            click.echo(f"source {name}: {source.problem}", err=True)
-
-
-def _print(table: Table) -> None:
-    # Not wrapped to 80 columns when the output is piped to something that reads lines.
-    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
-
-
-def _shown(sample: Sample, field: str) -> str:
-    value: Any = getattr(sample, field)
+def _shown(sample: Any, field: str) -> str:
+    value = getattr(sample, field)
     if field in AMOUNTS:
         return f"{value / sample.window:.4g} /s" if sample.window else f"{value:.4g}"
     if isinstance(value, dict):
@@ -166,11 +152,12 @@ def _models() -> dict[str, type[Model]]:
     models: dict[str, type[Model]] = {}
     for name, (_, mapping) in found.named("headgate_settings").items():
         models[f"headgate {name}"] = mapping[name]
-    for hook, title in (
-        ("headgate_metric_sources", "sources: kind {}"),
-        ("headgate_demand_estimators", "estimator: kind {}"),
-        ("headgate_engine_steps", "steps: step {}"),
-    ):
+    kinds: list[tuple[str, str, type[SourceKind | EstimatorKind | StepKind]]] = [
+        ("headgate_metric_sources", "sources: kind {}", SourceKind),
+        ("headgate_demand_estimators", "estimator: kind {}", EstimatorKind),
+        ("headgate_engine_steps", "steps: step {}", StepKind),
+    ]
+    for hook, title, _ in kinds:
         for name, (_, mapping) in found.named(hook).items():
             models[title.format(name)] = mapping[name].settings
     return models

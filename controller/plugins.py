@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -47,20 +47,53 @@ class Hook:
 
 
 class Plugins:
-    """The plug-ins of an installation, those that take no part included."""
+    """The plug-ins of an installation. One that cannot be loaded is listed with its error; the others go on."""
 
-    def __init__(self, manager: pluggy.PluginManager, found: Mapping[str, Plugin]) -> None:
-        self._manager = manager
-        self._found = found
+    def __init__(self, points: Iterable[EntryPoint]) -> None:
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        self._found: dict[str, Plugin] = {}
+        # Built-in features first, so that nobody can take their names.
+        for point in sorted(points, key=lambda point: (_origin(point)[0] != BUILT_IN, point.name)):
+            package, version = _origin(point)
+            name, error = point.name, None
+            if name in self._found:
+                name = f"{package}:{name}"
+                error = f"{point.name!r} is the name of another plug-in, from {self._found[point.name].package}"
+            error = error or self._register(point)
+            hooks = () if error else tuple(sorted(hook for hook in _hooks(self._manager, name)))
+            self._found[name] = Plugin(name, package, version, hooks, enabled=error is None, error=error)
+            if error is not None:
+                log.warning("plug-in %s of %s %s takes no part: %s", name, package, version, error)
+
+    def _register(self, point: EntryPoint) -> str | None:
+        try:
+            loaded = point.load()
+            known = {name for name in vars(hookspecs) if name.startswith("headgate_")}
+            for name, member in inspect.getmembers(loaded):
+                options = getattr(member, "headgate_impl", None)
+                if options is not None and name not in known:
+                    return f"there is no hook {name}"
+                if options is not None and (options["wrapper"] or options["hookwrapper"]):
+                    return f"{name}: wrappers of hooks are not supported"
+            self._manager.register(loaded, point.name)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self._manager.unregister(name=point.name) if self._manager.has_plugin(point.name) else None
+            return brief(error)
+        return None
 
     def without(self, disabled: Iterable[str]) -> Plugins:
         """The same with some plug-ins disabled. Raises LookupError naming one that does not exist."""
-        found = dict(self._found)
+        rest = object.__new__(Plugins)
+        rest._manager, rest._found = self._manager, dict(self._found)
         for name in disabled:
-            if name not in found:
-                raise LookupError(f"there is no plug-in {name!r}; installed: {', '.join(sorted(found))}")
-            found[name] = replace(found[name], enabled=False)
-        return Plugins(self._manager, found)
+            if name not in self._found:
+                raise LookupError(f"there is no plug-in {name!r}; installed: {', '.join(sorted(self._found))}")
+            plugin = self._found[name]
+            rest._found[name] = Plugin(plugin.name, plugin.package, plugin.version, plugin.hooks, False, plugin.error)
+        return rest
 
     def __iter__(self) -> Iterator[Plugin]:
         """All that were found, built-in ones first."""
@@ -110,52 +143,12 @@ def find_policy(name: str) -> Policy:
     return known[name]
 
 
-def load(points: Iterable[EntryPoint]) -> Plugins:
-    """The plug-ins behind entry points. One that cannot be loaded is kept with its error; the others go on."""
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
-    found: dict[str, Plugin] = {}
-    # Built-in features first, so that nobody can take their names.
-    for point in sorted(points, key=lambda point: (_origin(point)[0] != BUILT_IN, point.name)):
-        package, version = _origin(point)
-        name, error = point.name, None
-        if name in found:
-            name, error = f"{package}:{name}", f"{name!r} is the name of another plug-in, from {found[name].package}"
-        error = error or _register(manager, point)
-        hooks = () if error else _hooks(manager, name)
-        found[name] = Plugin(name, package, version, hooks, enabled=error is None, error=error)
-        if error is not None:
-            log.warning("plug-in %s of %s %s takes no part: %s", name, package, version, error)
-    return Plugins(manager, found)
-
-
-def _register(manager: pluggy.PluginManager, point: EntryPoint) -> str | None:
-    """Import it and join it to the others, or say why that cannot be."""
-    known = {name for name in vars(hookspecs) if name.startswith("headgate_")}
-    try:
-        loaded = point.load()
-        for name, member in inspect.getmembers(loaded):
-            options = getattr(member, "headgate_impl", None)
-            if options is not None and name not in known:
-                return f"there is no hook {name}"
-            if options is not None and (options["wrapper"] or options["hookwrapper"]):
-                return f"{name}: wrappers of hooks are not supported"
-        manager.register(loaded, point.name)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001 - importing it may do anything, SystemExit included
-        if manager.has_plugin(point.name):
-            manager.unregister(name=point.name)
-        return brief(error)
-    return None
-
-
 def _origin(point: EntryPoint) -> tuple[str, str]:
     return (point.dist.name, point.dist.version) if point.dist else ("?", "?")
 
 
-def _hooks(manager: pluggy.PluginManager, name: str) -> tuple[str, ...]:
-    return tuple(sorted(caller.name for caller in manager.get_hookcallers(manager.get_plugin(name)) or ()))
+def _hooks(manager: pluggy.PluginManager, name: str) -> list[str]:
+    return [caller.name for caller in manager.get_hookcallers(manager.get_plugin(name)) or ()]
 
 
 def _by_name(impl: pluggy.HookImpl) -> Callable[..., Any]:
@@ -165,4 +158,4 @@ def _by_name(impl: pluggy.HookImpl) -> Callable[..., Any]:
 @cache
 def plugins() -> Plugins:
     """The plug-ins of this installation, loaded once."""
-    return load(entry_points(group=GROUP))
+    return Plugins(entry_points(group=GROUP))

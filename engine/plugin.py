@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 
@@ -19,13 +20,15 @@ from headgate.core.units import format_cpu
 log = logging.getLogger("headgate.engine")
 
 EXTRA = "this needs the engine's packages ({missing} is missing): pip install 'headgate[engine]'"
+DEMO_EXTRA = "the demo needs more packages ({missing} is missing): pip install 'headgate[demo]'"
 
 
 @hookimpl
 def headgate_register_commands(cli: click.Group) -> None:
-    """Add `serve` and `top`."""
+    """Add `serve`, `top` and `demo`."""
     cli.add_command(serve)
     cli.add_command(top)
+    cli.add_command(demo)
 
 
 @hookimpl
@@ -100,3 +103,39 @@ def top(url: str, *, once: bool, interval: float) -> None:
     except ModuleNotFoundError as error:
         raise click.ClickException(EXTRA.format(missing=error.name)) from None
     watch(url, once=once, interval=interval)
+
+
+@click.command()
+@click.option("--seconds", default=40.0, show_default=True, type=click.FloatRange(2, 3600), help="Of each run.")
+@click.option("--seed", default=1, show_default=True, help="Of the traffic.")
+@click.option(
+    "--output",
+    default="headgate-demo",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the report, the figures and the servers' logs go.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where trained models are kept. [default: $XDG_CACHE_HOME/headgate or ~/.cache/headgate]",
+)
+def demo(seconds: float, seed: int, output: Path, cache: Path | None) -> None:
+    """Watch three regions' models share this machine's CPUs.
+
+    Plays the same traffic three times against a real server: without control, with equal static shares, and with
+    headgate. Compares latency, SLO misses and throughput, and writes an HTML report. Takes about three minutes.
+    """
+    try:
+        from rich.console import Console
+
+        from headgate.engine.demo.command import default_cache, run
+        from headgate.engine.demo.problem import ProblemError
+        from headgate.engine.demo.session import Options
+    except ModuleNotFoundError as error:
+        raise click.ClickException(DEMO_EXTRA.format(missing=error.name)) from None
+    try:
+        code = run(Options(seconds=seconds, seed=seed), output, cache or default_cache(), Console())
+    except ProblemError as error:
+        raise click.ClickException(str(error)) from None
+    sys.exit(code)

@@ -225,7 +225,7 @@ class AwsProvider:
             raise Refused(message) from None
         except BotoCoreError as error:
             # Its text may quote the address or the profile; its kind says enough.
-            raise Unavailable(f"AWS Auto Scaling could not be asked ({type(error).__name__})") from None
+            raise Unavailable(f"AWS Auto Scaling did not answer ({type(error).__name__})") from None
 
 
 def _limits(own: AwsGroup, asg: Mapping[str, Any]) -> tuple[int, int]:

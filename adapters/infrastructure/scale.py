@@ -32,7 +32,6 @@ from headgate.core.units import parse_cpu
 LEDGER = "headgate.dev/deleting"
 """Annotation on the scaled object: machines that are deleted, and whether the size was lowered for them."""
 CAPI_DELETE = "cluster.x-k8s.io/delete-machine"
-MARK = "headgate"
 CAPI_OWNED = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-"
 """Cluster Autoscaler manages the MachineDeployments that carry its min-size and max-size annotations."""
 CAPACITY = "capacity.cluster-autoscaler.kubernetes.io/"
@@ -166,27 +165,22 @@ class ScaleProvider:
     def increase(self, group: str, count: int, *, seen: int) -> None:
         """As NodeProvider: a compare-and-set on the `scale` subresource."""
         own = self._managed(group)
-
-        def grow() -> None:
-            scale = self._try(lambda: self._api.get(self._path(own, "scale")))
-            size = (scale.get("spec") or {}).get("replicas") or 0
-            if size == seen + count:
-                return
-            if size != seen:
-                raise _Moved(f"{group} has {size} machines, the decision was made on {seen}")
-            if size + count > own.maximum:
-                raise Refused(f"{group} has a maximum of {own.maximum} machines, {size + count} were asked for")
-            version = scale["metadata"].get("resourceVersion")
-            self._try(lambda: self._api.patch(self._path(own, "scale"), _sized(version, size + count)))
-
-        _until_current(grow)
+        scale = self._try(lambda: self._api.get(self._path(own, "scale")))
+        size = (scale.get("spec") or {}).get("replicas") or 0
+        if size == seen + count:
+            return
+        if size != seen:
+            raise Conflict(f"{group} has {size} machines, the decision was made on {seen}")
+        if size + count > own.maximum:
+            raise Refused(f"{group} has a maximum of {own.maximum} machines, {size + count} were asked for")
+        version = scale["metadata"].get("resourceVersion")
+        self._try(lambda: self._api.patch(self._path(own, "scale"), _sized(version, size + count)))
 
     def delete(self, group: str, instances: Sequence[str]) -> None:
         """As NodeProvider. One machine after the other: mark or delete it, then lower the size for it."""
         own = self._managed(group)
-        here = {machine["metadata"]["name"]: machine for machine in self._machines(own)}
-        self._withdraw(own, here, set(instances))
         scaled = self._scaled(own)
+        here = {machine["metadata"]["name"]: machine for machine in self._machines(own)}
         ledger = _ledger(scaled)
         going = []
         for name in dict.fromkeys(instances):
@@ -199,7 +193,7 @@ class ScaleProvider:
         failed: list[tuple[str, ProviderError]] = []
         for name in going:
             try:
-                _until_current(lambda name=name: self._delete_one(own, name))  # type: ignore[misc]
+                self._delete_one(own, name)
             except ProviderError as error:
                 failed.append((name, error))
         if failed:
@@ -228,7 +222,7 @@ class ScaleProvider:
             version = scaled["metadata"].get("resourceVersion")
             self._try(lambda: self._api.patch(self._path(own, "scale"), _sized(version, size - taken)))
         for name in named:
-            _until_current(lambda name=name: self._delete_one(own, name))  # type: ignore[misc]
+            self._delete_one(own, name)
         return taken + len(named)
 
     def template(self, group: str) -> NodeTemplate | None:
@@ -253,32 +247,12 @@ class ScaleProvider:
             scaled = self._note(own, scaled, _kept(ledger, here) | {name: False})
         if own.kind == "MachineDeployment":
             # Not "false" and not empty: Cluster API reads those as no mark.
-            mark = {"metadata": {"annotations": {CAPI_DELETE: MARK}}}
+            mark = {"metadata": {"annotations": {CAPI_DELETE: "headgate"}}}
             self._try(lambda: self._api.patch(flavour(own).machine_of(own, name), mark), missing=Object())
         else:
             self._try(lambda: self._api.delete(flavour(own).machine_of(own, name)), missing=Object())
         size = (scaled.get("spec") or {}).get("replicas") or 0
         self._note(own, scaled, _kept(_ledger(scaled), here) | {name: True}, size - 1)
-
-    def _withdraw(self, own: ScaleGroup, here: Mapping[str, Object], wanted: set[str]) -> None:
-        """Take back marks of deletions that were begun, not done, and are not wanted any more.
-
-        Left on, such a mark would make the next lowering delete a machine that serves again.
-        """
-
-        def forget() -> None:
-            scaled = self._scaled(own)
-            ledger = _ledger(scaled)
-            stray = {name for name, done in ledger.items() if not done} - wanted
-            for name in here.keys() & (stray | {n for n in here if n not in ledger and n not in wanted}):
-                if _marks(here[name]).get(CAPI_DELETE) == MARK:
-                    mark = {"metadata": {"annotations": {CAPI_DELETE: None}}}
-                    where = flavour(own).machine_of(own, name)
-                    self._try(lambda where=where, mark=mark: self._api.patch(where, mark), Object())  # type: ignore[misc]
-            if own.kind == "MachineDeployment" and stray:
-                self._note(own, scaled, {name: done for name, done in ledger.items() if name not in stray})
-
-        _until_current(forget)
 
     def _note(self, own: ScaleGroup, scaled: Object, ledger: Mapping[str, bool], size: int | None = None) -> Object:
         body = _sized(scaled["metadata"].get("resourceVersion"), size)
@@ -309,26 +283,6 @@ class ScaleProvider:
 
     def _try(self, call: Callable[[], T], missing: T | None = None) -> T:
         return translated(call, missing)
-
-
-class _Moved(Conflict):
-    """The size itself is another: looking again does not help."""
-
-
-def _until_current(call: Callable[[], None]) -> None:
-    """Look and change again when the object changed in between: its controllers write its status all the time."""
-    for _ in range(4):
-        try:
-            return call()
-        except _Moved:
-            raise
-        except Conflict as error:
-            last = error
-    raise last
-
-
-def _marks(machine: Object) -> Mapping[str, str]:
-    return machine["metadata"].get("annotations") or {}
 
 
 def translated(call: Callable[[], T], missing: T | None = None) -> T:

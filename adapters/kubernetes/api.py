@@ -14,8 +14,6 @@ from urllib.parse import quote, urlencode
 import urllib3
 from kubernetes import client, config
 
-from headgate.core.config import SettingsError
-
 Object = dict[str, Any]
 
 MERGE = "application/merge-patch+json"
@@ -36,8 +34,7 @@ class ApiError(Exception):
     @property
     def retry(self) -> bool:
         """Whether the same request may succeed later. A request without an answer may have had its effect."""
-        # 410: a paged list outlived its snapshot and has to begin anew.
-        return self.status in (0, 410, 429) or self.status >= 500
+        return self.status in (0, 429) or self.status >= 500
 
 
 def path(api: str, resource: str, name: str = "", namespace: str = "", subresource: str = "") -> str:
@@ -48,22 +45,15 @@ def path(api: str, resource: str, name: str = "", namespace: str = "", subresour
 
 
 def connect(kubeconfig: str | None = None, context: str | None = None) -> client.ApiClient:
-    """A connection by a kubeconfig, or by the service account when headgate runs in the cluster.
-
-    Raises SettingsError when there is neither.
-    """
+    """A connection by a kubeconfig, or by the service account when headgate runs in the cluster."""
     settings = client.Configuration()
-    settings.retries = False
     try:
         if kubeconfig is None and context is None:
-            try:
-                config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
-                return client.ApiClient(settings)
-            except config.ConfigException:
-                pass  # outside of a cluster: the user's kubeconfig
+            config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
+        else:
+            config.load_kube_config(kubeconfig, context, client_configuration=settings)  # type: ignore[no-untyped-call]
+    except config.ConfigException:
         config.load_kube_config(kubeconfig, context, client_configuration=settings)  # type: ignore[no-untyped-call]
-    except (config.ConfigException, OSError) as error:
-        raise SettingsError(f"no cluster to connect to: {error}; set kubeconfig or KUBECONFIG") from None
     return client.ApiClient(settings)
 
 

@@ -199,10 +199,7 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A failed action of an earlier plan, told with the next observation. Success is seen in what is observed.
-
-    core.providers.Conflict is no failure: the observation that follows it decides anew.
-    """
+    """A failed action of an earlier plan, told with the next observation. Success is seen in what is observed."""
 
     step: Step
     group: str

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.controller.plugins import load
+from headgate.controller.plugins import Plugins
 from headgate.core import hookspecs
 
 from .conftest import install_into
@@ -38,7 +38,7 @@ def test_the_example_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyt
     )
     assert result.returncode == 0, result.stderr
     monkeypatch.syspath_prepend(tmp_path)
-    (found,) = load([point for dist in distributions(path=[str(tmp_path)]) for point in dist.entry_points])
+    (found,) = Plugins([point for dist in distributions(path=[str(tmp_path)]) for point in dist.entry_points])
     assert found.error is None
     assert found.hooks == (hook[1],)
 

@@ -21,7 +21,7 @@ def anything(value: Any) -> Any:
 
 @pytest.fixture
 def guard() -> Iterator[Guard]:
-    made = Guard(allowance=0.5)
+    made = Guard(allowance=0.05)
     yield made
     made.close()
 

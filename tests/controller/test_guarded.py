@@ -26,7 +26,7 @@ DEMANDS = {"a": Demand((10.0,), 0.1), "b": Demand((10.0,), 0.1)}
 
 @pytest.fixture
 def guard() -> Iterator[Guard]:
-    made = Guard(allowance=0.5)
+    made = Guard(allowance=0.05)
     yield made
     made.close()
 

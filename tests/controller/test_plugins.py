@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from headgate.controller import cli as command_line
 from headgate.controller import commands
-from headgate.controller.plugins import load, plugins
+from headgate.controller.plugins import Plugins, plugins
 
 from .conftest import Install
 
@@ -45,7 +45,7 @@ def points(folder: Path) -> list[EntryPoint]:
 
 
 def test_what_is_installed_is_found_with_origin_and_version(install: Install) -> None:
-    found = load(points(install("some-plugin", GOOD, version="2.3")))
+    found = Plugins(points(install("some-plugin", GOOD, version="2.3")))
     (plugin,) = found
     assert (plugin.name, plugin.package, plugin.version) == ("some-plugin", "some-plugin", "2.3")
     assert plugin.hooks == ("headgate_decision_applied", "headgate_review_decision")
@@ -80,7 +80,7 @@ def test_one_that_cannot_be_loaded_is_named_and_the_rest_goes_on(
 ) -> None:
     install("a-broken", code)
     with caplog.at_level(logging.WARNING):
-        found = load(points(install("b-good", GOOD)))
+        found = Plugins(points(install("b-good", GOOD)))
     broken, good = found
     assert broken.error is not None
     assert message in broken.error
@@ -92,14 +92,14 @@ def test_one_that_cannot_be_loaded_is_named_and_the_rest_goes_on(
 
 def test_of_two_with_one_name_the_second_is_named_as_the_trouble(install: Install) -> None:
     install("first", GOOD, point="same")
-    found = list(load(points(install("second", GOOD, point="same"))))
+    found = list(Plugins(points(install("second", GOOD, point="same"))))
     assert [plugin.enabled for plugin in found] == [True, False]
     assert found[1].error is not None
     assert "the name of another plug-in" in found[1].error
 
 
 def test_a_disabled_one_is_not_called_and_stays_listed(install: Install) -> None:
-    found = load(points(install("some-plugin", GOOD))).without(["some-plugin"])
+    found = Plugins(points(install("some-plugin", GOOD))).without(["some-plugin"])
     assert [plugin.enabled for plugin in found] == [False]
     assert found.hooks("headgate_review_decision") == []
     with pytest.raises(LookupError, match="there is no plug-in 'other'; installed: some-plugin"):
@@ -114,7 +114,7 @@ def test_a_name_that_is_taken_stays_with_whoever_had_it(install: Install, caplog
         return {"mine": WHOSE, "proportional": WHOSE}
     """
     install("a-first", code.replace("WHOSE", "'first'"))
-    found = load([*points(install("b-second", code.replace("WHOSE", "'second'")))])
+    found = Plugins([*points(install("b-second", code.replace("WHOSE", "'second'")))])
     with caplog.at_level(logging.WARNING):
         offers = found.named("headgate_allocation_policies")
     assert offers["mine"][1]["mine"] == "first"
@@ -124,7 +124,7 @@ def test_a_name_that_is_taken_stays_with_whoever_had_it(install: Install, caplog
 @pytest.mark.parametrize("code", ["raise ValueError('no')", "return None", "return 3"])
 def test_offers_that_cannot_be_listed_are_left_out(install: Install, code: str) -> None:
     broken = f"from headgate.core.hookspecs import hookimpl\n@hookimpl\ndef headgate_metric_sources():\n    {code}\n"
-    assert load(points(install("broken", broken))).named("headgate_metric_sources") == {}
+    assert Plugins(points(install("broken", broken))).named("headgate_metric_sources") == {}
 
 
 def test_the_built_in_features_come_through_the_same_entry_points() -> None:
@@ -237,7 +237,7 @@ def headgate_settings():
 
 
 def test_all_that_is_offered_by_name_is_found_and_has_settings(install: Install) -> None:
-    found = load(points(install("offers", OFFERS)))
+    found = Plugins(points(install("offers", OFFERS)))
     (plugin,) = found
     assert len(plugin.hooks) == 6
     for hook in plugin.hooks:
