@@ -1,0 +1,242 @@
+"""The objective against the optimum: all divisions tried on small instances, HiGHS on larger ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, sparse
+from tests.core.instances import Instance, feasible, instances
+
+from headgate.core.allocation import allocate
+from headgate.core.filling import Space
+from headgate.core.laminar import Floats, Ints, build
+from headgate.core.model import Budget, Demand, Group, Infeasible, Node, Pipeline, Replica, Slo
+from headgate.core.policies.slo import FAIR, SUM, Objective, SloPolicy
+from headgate.core.pricing import take
+from headgate.core.problem import Problem
+from headgate.core.queueing import Traffic, within
+from headgate.core.units import MILLI
+
+
+@dataclass(frozen=True)
+class Saturating:
+    """A concave utility whose optimum is known by hand: 1 - e^(-CPUs / load)."""
+
+    def __call__(self, problem: Problem, rows: Ints, grants: Ints) -> Floats:
+        return 1 - np.exp(-grants / MILLI / problem.load[rows, None])
+
+
+def demand(load: float) -> Demand:
+    return Demand((load * 10,), 0.1)
+
+
+def grants_of(pipeline: Pipeline, total: int) -> list[int]:
+    top = total if pipeline.ceiling is None else min(total, pipeline.ceiling)
+    multiples = range(-(-pipeline.floor // pipeline.step) * pipeline.step, top + 1, pipeline.step)
+    return sorted({pipeline.floor, *multiples, *([top] if pipeline.ceiling == top else [])})
+
+
+def best_sum(instance: Instance, loads: Sequence[float]) -> float:
+    """The largest weighted sum of the saturating utility over every division that keeps all limits."""
+    weight = np.array([p.weight for p in instance.pipelines])
+    weight = weight / weight.mean()
+    best = -np.inf
+    for grants in product(*(grants_of(p, instance.budget.total) for p in instance.pipelines)):
+        if feasible(instance, {p.name: g for p, g in zip(instance.pipelines, grants, strict=True)}):
+            value = sum(w * (1 - np.exp(-g / MILLI / load)) for w, g, load in zip(weight, grants, loads, strict=True))
+            best = max(best, value)
+    return best
+
+
+@st.composite
+def small(draw: st.DrawFn, *, nodes: bool) -> tuple[Instance, list[float]]:
+    count = draw(st.integers(1, 3))
+    total = draw(st.integers(0, 6))
+    groups = (
+        () if nodes else (Group("g", draw(st.integers(0, 5)) * MILLI), Group("h", draw(st.integers(0, 4)) * MILLI, "g"))
+    )
+    made = tuple(Node(f"n{i}", draw(st.integers(0, 4)) * MILLI) for i in range(2)) if nodes else ()
+    pipelines = []
+    for i in range(count):
+        places = draw(st.lists(st.sampled_from(made), max_size=2)) if made else []
+        pipelines.append(
+            Pipeline(
+                f"p{i}",
+                ceiling=draw(st.none() | st.integers(1, 5).map(lambda c: c * MILLI)),
+                step=MILLI,
+                weight=draw(st.sampled_from([0.5, 1.0, 3.0])),
+                group=draw(st.sampled_from([None, "g", "h"])) if groups else None,
+                replicas=tuple(Replica(f"p{i}-{k}", node.name) for k, node in enumerate(places)),
+            )
+        )
+    loads = draw(st.lists(st.floats(0.1, 5.0), min_size=count, max_size=count))
+    demands = {p.name: demand(load) for p, load in zip(pipelines, loads, strict=True)}
+    return Instance(tuple(pipelines), demands, Budget(total * MILLI, 0, groups, made), {}), loads
+
+
+@pytest.mark.parametrize("nodes", [False, True], ids=["groups", "nodes"])
+def test_a_concave_sum_is_the_optimum(nodes: bool) -> None:
+    @given(small(nodes=nodes))
+    @settings(max_examples=120, deadline=None)
+    def check(made: tuple[Instance, list[float]]) -> None:
+        instance, loads = made
+        policy = SloPolicy(utility=Saturating())
+        found = allocate(instance.pipelines, instance.demands, instance.budget, current={}, policy=policy)
+        assert found.objective == pytest.approx(best_sum(instance, loads), abs=1e-6)
+
+    check()
+
+
+@given(small(nodes=False))
+@settings(max_examples=80, deadline=None)
+def test_the_lowest_is_as_high_as_it_can_be(made: tuple[Instance, list[float]]) -> None:
+    instance, loads = made
+    policy = SloPolicy(objective=FAIR, utility=Saturating())
+    found = allocate(instance.pipelines, instance.demands, instance.budget, current={}, policy=policy)
+    weight = np.array([p.weight for p in instance.pipelines])
+    weight = weight / weight.mean()
+    best = max(
+        1 - max(w * np.exp(-g / MILLI / load) for w, g, load in zip(weight, grants, loads, strict=True))
+        for grants in product(*(grants_of(p, instance.budget.total) for p in instance.pipelines))
+        if feasible(instance, {p.name: g for p, g in zip(instance.pipelines, grants, strict=True)})
+    )
+    assert found.objective == pytest.approx(best, abs=1e-6)
+
+
+@given(
+    instances(groups=True, nodes=True, unknown=False, priorities=False, same_step=True),
+    st.sampled_from(["proportional", "equal"]),
+)
+@settings(max_examples=250, deadline=None)
+def test_shares_are_max_min_fair(instance: Instance, policy: str) -> None:
+    """No step can pass from a pipeline to one that stays lower in grant / rate: what max-min fair means."""
+    found = allocate(instance.pipelines, instance.demands, instance.budget, current={}, policy=policy).grants
+    loads = {p.name: d.offered_load for p in instance.pipelines if isinstance(d := instance.demands[p.name], Demand)}
+    rate = {p.name: p.weight * (loads[p.name] if policy == "proportional" else 1) for p in instance.pipelines}
+    for giver, taker in product(instance.pipelines, repeat=2):
+        least = min(rate[giver.name], rate[taker.name])
+        if giver is taker or least < 1e-6:
+            continue
+        step = giver.step
+        # Rounding to steps leaves each within a step of its share.
+        after = {**found, giver.name: found[giver.name] - 2 * step, taker.name: found[taker.name] + 2 * step}
+        top = taker.ceiling
+        if after[giver.name] < giver.floor or (top is not None and after[taker.name] > top):
+            continue
+        still_lower = after[taker.name] / rate[taker.name] < after[giver.name] / rate[giver.name]
+        assert not (still_lower and feasible(instance, after)), (giver.name, taker.name, found)
+
+
+def sigmoid(grants: Ints, knee: npt.NDArray[np.float64]) -> Floats:
+    return 1 / (1 + np.exp(-(grants / MILLI - knee[:, None]) * 4))
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_the_bound_holds_where_utilities_have_knees(seed: int) -> None:
+    """What greedy takes and what its budgets have left at their prices is at least the best of all divisions."""
+    random = np.random.default_rng(seed)
+    rows, total = 4, int(random.integers(2, 10)) * MILLI
+    table = np.tile(np.arange(7) * MILLI, (rows, 1))
+    worth = sigmoid(table, random.uniform(0.5, 4, rows)) * random.uniform(0.5, 2, (rows, 1))
+    inner = int(random.integers(1, 8)) * MILLI
+    space = Space(build(total, [0, 0, -1, -1], [inner], [-1], ["g"]))
+    money = table.astype(np.float64)
+    taken = take(
+        space,
+        np.zeros(rows, dtype=np.int64),
+        np.arange(rows),
+        np.arange(rows),
+        table,
+        lambda some, price: (worth[some] - price[:, None] * money[some]).argmax(axis=1),
+        10.0,
+    )
+    value = worth[np.arange(rows), taken.column].sum()
+    best = max(
+        worth[np.arange(rows), np.array(columns)].sum()
+        for columns in product(range(7), repeat=rows)
+        if sum(columns) * MILLI <= total and (columns[0] + columns[1]) * MILLI <= inner
+    )
+    assert value <= best + 1e-9
+    assert best <= value + taken.unused + 1e-6
+    # One jump of one pipeline for each of the two budgets.
+    assert best - value <= 2 * worth.max()
+
+
+def milp(worth: Floats, total: int, groups: Sequence[tuple[Sequence[int], int]]) -> float:
+    """The exact optimum: one column (whole CPUs) for each row, under budgets."""
+    rows, columns = worth.shape
+    cost = np.tile(np.arange(columns), rows)
+    choose = sparse.kron(sparse.eye(rows), np.ones((1, columns)))
+    budgets = [np.ones(rows), *(np.isin(np.arange(rows), members) for members, _ in groups)]
+    limits = sparse.csr_matrix([np.repeat(inside, columns) * cost for inside in budgets])
+    room = [total, *(budget for _, budget in groups)]
+    result = optimize.milp(
+        -worth.ravel(),
+        integrality=np.ones(rows * columns),
+        bounds=optimize.Bounds(0, 1),
+        constraints=[
+            optimize.LinearConstraint(choose, 1, 1),
+            optimize.LinearConstraint(limits, -np.inf, room),
+        ],
+        options={"mip_rel_gap": 1e-7, "time_limit": 30},
+    )
+    assert result.success
+    return float(-result.fun)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("objective", [SUM])
+def test_slos_come_within_the_bound_of_highs(seed: int, objective: Objective) -> None:
+    """Forty pipelines with real SLO curves in three groups: the loss is below one jump for each budget."""
+    random = np.random.default_rng(seed)
+    count, total = 40, 90
+    loads = random.uniform(0.3, 4.0, count)
+    pipelines = [
+        Pipeline(f"p{i:02}", step=MILLI, slo=Slo(0.3, 95), group=f"g{i % 3}", weight=float(random.uniform(0.5, 2)))
+        for i in range(count)
+    ]
+    groups = tuple(Group(f"g{k}", 34 * MILLI) for k in range(3))
+    found = allocate(
+        pipelines,
+        {p.name: demand(load) for p, load in zip(pipelines, loads, strict=True)},
+        Budget(total * MILLI, groups=groups),
+        current={},
+        policy=SloPolicy(objective),
+    )
+    weight = np.array([p.weight for p in pipelines])
+    weight = weight / weight.mean()
+    worth = weight[:, None] * _utilities(pipelines, loads, np.arange(31) * MILLI)
+    best = milp(worth, total, [(range(k, count, 3), 34) for k in range(3)])
+    assert found.objective <= best + 1e-6
+    assert best - found.objective <= 4 * worth.max()
+
+
+def _utilities(pipelines: Sequence[Pipeline], loads: npt.NDArray[np.float64], grants: Ints) -> Floats:
+    """The default utility, one pipeline at a time by its definition: the share in time and its logarithm."""
+    traffic = Traffic(loads[:, None] * 10, np.full((len(loads), 1), 0.1))
+    share = within(traffic, grants[None, :] / MILLI, 0.3)
+    tail = SloPolicy().utility.tail  # type: ignore[attr-defined]
+    near = np.minimum(1, np.log(np.maximum(1 - share, 1e-300)) / np.log(0.05))
+    return np.asarray((1 - tail) * share + tail * near)
+
+
+def test_the_smallest_contradicting_set_is_named() -> None:
+    pipelines = [
+        Pipeline("a", floor=3000, group="g"),
+        Pipeline("b", floor=2000, group="g"),
+        Pipeline("c", floor=500, group="g"),
+        Pipeline("d", floor=9000),
+    ]
+    groups = (Group("g", 4000),)
+    with pytest.raises(Infeasible) as caught:
+        allocate(pipelines, {}, Budget(14_000, groups=groups), current={})
+    # The whole budget is exceeded too (14500m), but it takes all four floors for that; in the group two suffice.
+    assert "group g, 4, cannot hold a has floor 3, b has floor 2, together 5" in str(caught.value)
