@@ -29,7 +29,8 @@ class Control:
         self.extensions = extensions or NoExtensions()
         self.durations = Durations()
         self._engine = engine
-        self._config = self.extensions.config(Config(engine.pipelines, settings.core_budget(), settings.policy))
+        config = Config(engine.pipelines, settings.core_budget(), settings.policy, calm=settings.calm.value())
+        self._config = self.extensions.config(config)
         self._state = State()
         self._last = time.monotonic()
         self._stop = threading.Event()

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from headgate.core.calm import Calm
 from headgate.core.config import (
     FieldError,
     Millicores,
@@ -98,6 +99,27 @@ class EnginePipelineSettings(PipelineSettings):
         return name
 
 
+class CalmSettings(Model):
+    """When CPUs move. Live CPU moves at once and for nothing, so these follow a load closely."""
+
+    band: float = Field(default=0.1, ge=0, allow_inf_nan=False, description="Changes of load below this share stay")
+    noise: float = Field(
+        default=1.5,
+        ge=0,
+        allow_inf_nan=False,
+        description="So do those below so many standard deviations of the load in one interval; 5 hardly ever moves "
+        "anything in a steady load, and follows a slow swing seconds later",
+    )
+    stabilisation: Seconds = Field(default=0.0, description="Time that a load must have fallen before CPUs are taken")
+    most_moved: Annotated[Millicores, Field(gt=0)] | None = Field(
+        default=None, description="CPUs that change hands in one decision at the most"
+    )
+
+    def value(self) -> Calm:
+        """The same for the decision."""
+        return Calm(band=self.band, noise=self.noise, stabilisation=self.stabilisation, most_moved=self.most_moved)
+
+
 class EngineSettings(ExtensionSettings):
     """What `headgate serve` hosts, on how many CPUs, and how it divides them."""
 
@@ -105,6 +127,7 @@ class EngineSettings(ExtensionSettings):
     budget: Annotated[Millicores, Field(gt=0)] = Field(default_factory=usable_cpus, validate_default=False)
     interval: Annotated[Seconds, Field(gt=0)] = Field(default=1.0, description="Time between two decisions")
     policy: str = Field(default="proportional", description="How the budget is divided; see headgate allocate")
+    calm: CalmSettings = CalmSettings()
     control: Literal["live", "none"] = Field(default="live", description="none: ONNX Runtime's defaults, no division")
     lend: bool = Field(default=True, description="Idle CPU of one pipeline serves others; false: a grant is a hard cap")
     max_body: Size = Field(default=64 * 2**20, description="A longer request is refused with 413")
