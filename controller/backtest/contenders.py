@@ -12,6 +12,7 @@ from headgate.controller.backtest.grid import Trace
 from headgate.controller.backtest.rivals import Hpa, Kpa
 from headgate.controller.backtest.world import Policy, World
 from headgate.controller.plugins import find_policy, policies
+from headgate.core.calm import RESTLESS, Calm
 from headgate.core.decision import Config, State, decide
 from headgate.core.demand import Estimator, default_estimator
 from headgate.core.model import Budget, Demand, Observation, Pipeline, Sample, Slo
@@ -91,13 +92,14 @@ def contender(
         return Contender(Hpa(pipelines, world.budget), world)
     if name == "kpa":
         return Contender(Kpa(pipelines, world.budget), world)
-    learned = default_estimator(interval, world.start)
-    config = Config(pipelines=pipelines, budget=Budget(world.budget), estimator=learned)
+    delay = world.start + world.release
+    learned, calm = default_estimator(interval, delay), Calm.of_delay(delay)
+    config = Config(pipelines=pipelines, budget=Budget(world.budget), estimator=learned, calm=calm)
     if name not in ORACLES:
         config = replace(config, policy=find_policy(name), estimator=wrap(config.estimator))
         return Contender(Headgate(name, interval, config), world)
     if name == "oracle-free":
-        world = replace(world, start=0.0, release=0.0)
+        world, config = replace(world, start=0.0, release=0.0), replace(config, calm=RESTLESS)
     eye = Clairvoyant(trace, world, interval + world.start + world.release)
     policy = "slo" if "slo" in policies() else "proportional"
     return Contender(Headgate(name, interval, replace(config, policy=find_policy(policy), estimator=eye)), world)
