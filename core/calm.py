@@ -32,8 +32,6 @@ class Calm:
     """Nor do changes by less than so many standard deviations of the load in one sample."""
     stabilisation: float | None = None
     """Seconds that a load must have fallen before CPUs are taken away; None: `move_cost`."""
-    price: float = 0.0
-    """Utility, 0 to 1, that each CPU must bring above all that where a `slo` policy moves it to."""
     most_moved: int | None = None
     """Millicores that change hands in one decision at the most; None: any number."""
 

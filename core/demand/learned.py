@@ -48,6 +48,8 @@ class Learned:
     counter: Counter
     cost: Cost = field(default_factory=Cost)
     stale: float = 10.0
+    queued: bool = True
+    """Whether what waits now still waits when a decision takes effect; not so where moves take longer than queues."""
 
     def update(self, state: LearnedState | None, sample: Sample) -> LearnedState:
         """What each part makes of `sample`; one that is repeated, late or broken changes nothing."""
@@ -85,7 +87,7 @@ class Learned:
             arrival_rates=scenarios,
             cpu_seconds_per_request=cost.per_request,
             service_cv=state.service_cv,
-            queue=counter.queue or 0.0,
+            queue=(counter.queue or 0.0) if self.queued else 0.0,
             cpu_seconds_per_request_sd=cost.deviation,
         )
 
@@ -94,6 +96,9 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 RECENT_HORIZONS, RECENT_RATES = 4, 10
 """How many horizons back the recent rates reach, and how many of them are scenarios."""
+
+QUEUES_LAST = 10.0
+"""Seconds of delay beyond which a queue of now says nothing about then: it was served or dropped meanwhile."""
 
 JUDGED_EVERY = 5
 """Intervals between the judgements of a forecaster: judging takes ten times as long as learning."""
@@ -122,4 +127,6 @@ def default_estimator(interval: float = 1.0, delay: float = 0.0) -> Learned:
     if delay > 0:
         recent = Recent(window=RECENT_HORIZONS * horizon, every=RECENT_HORIZONS * horizon / RECENT_RATES)
         outlook = Pool((outlook, recent))
-    return Learned(outlook=outlook, counter=Counter(span=horizon), stale=max(10.0, 5 * interval))
+    return Learned(
+        outlook=outlook, counter=Counter(span=horizon), stale=max(10.0, 5 * interval), queued=delay <= QUEUES_LAST
+    )
