@@ -45,7 +45,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -221,23 +221,24 @@ class _Station:
 
     @classmethod
     def of(cls, traffic: _Columns, cpus: Array, horizon: float) -> _Station:
-        service = np.clip(traffic.service_time, _LEAST_SERVICE, _MOST_SERVICE)
+        service = np.minimum(np.maximum(traffic.service_time, _LEAST_SERVICE), _MOST_SERVICE)
         fraction = traffic.parallel_fraction
         capacity = np.minimum(cpus, _MOST_CPUS)
         if not (fraction == 1).all():
             capacity = capacity / np.maximum(1, fraction + (1 - fraction) * capacity)
         # One speed for all keeps what does not depend on the CPUs a column, which saves most of the exponentials.
         slow = (capacity < 1).any()
-        speed = np.clip(capacity, _LEAST_CPUS, 1) if slow else np.ones(())
+        speed = np.minimum(np.maximum(capacity, _LEAST_CPUS), 1) if slow else np.ones(())
         servers = np.maximum(capacity, 1) if slow else capacity
         cv = np.minimum(traffic.service_cv, _MOST_CV)
-        variability = np.maximum((np.square(np.minimum(traffic.arrival_cv, _MOST_CV)) + cv * cv) / 2, _TINY)
+        arrival_cv = np.minimum(traffic.arrival_cv, _MOST_CV)
+        variability = np.maximum((arrival_cv * arrival_cv + cv * cv) / 2, _TINY)
         return cls(
             service=service,
             speed=speed,
             servers=servers,
             # A constant service is followed by next to nothing, so that it is over just before its mean.
-            least=1 - np.clip(cv, 1e-6, 1),
+            least=1 - np.minimum(np.maximum(cv, 1e-6), 1),
             phases=_phases(cv),
             wait=variability / servers,
             span=horizon * speed / service,
@@ -296,7 +297,7 @@ class _Station:
 
 def _phases(cv: Array) -> tuple[tuple[Array | float, Array], ...]:
     """Exponential parts of a service of mean 1, as (share, mean)."""
-    steady = np.clip(cv, 1e-8, 1)
+    steady = np.minimum(np.maximum(cv, 1e-8), 1)
     if (cv <= 1).all():
         return ((1.0, steady),)
     square = np.maximum(cv * cv, 1)
@@ -306,14 +307,21 @@ def _phases(cv: Array) -> tuple[tuple[Array | float, Array], ...]:
 
 def _by_rows(function: Callable[..., Array], traffic: Traffic, *others: ArrayLike, rates: bool = True) -> Array:
     """`function` of the columns and the other arrays, a few rows of the leading axis at a time."""
-    columns = [np.asarray(getattr(traffic, f.name), dtype=np.float64) for f in fields(Traffic)]
-    if not rates:
-        columns[0] = np.zeros(())
-    arrays = [*columns, *(np.asarray(other, dtype=np.float64) for other in others)]
+    given = (
+        traffic.arrival_rate if rates else 0.0,
+        traffic.service_time,
+        traffic.service_cv,
+        traffic.queue,
+        traffic.parallel_fraction,
+        traffic.arrival_cv,
+        *others,
+    )
+    arrays = [np.asarray(array, dtype=np.float64) for array in given]
     shape = np.broadcast_shapes(*(array.shape for array in arrays))
     with np.errstate(over="ignore"):  # a product beyond the range of floats is then cut to the model's own range
         if math.prod(shape) <= _CHUNK or len(shape) < 2:
-            return np.array(np.broadcast_to(_call(function, arrays), shape), order="C")
+            answer = _call(function, arrays)
+            return np.array(answer if answer.shape == shape else np.broadcast_to(answer, shape), order="C")
         answer = np.empty(shape)
         for rows in _chunks(shape):
             answer[rows] = _call(function, [_rows(array, rows, shape) for array in arrays])
@@ -322,7 +330,7 @@ def _by_rows(function: Callable[..., Array], traffic: Traffic, *others: ArrayLik
 
 def _call(function: Callable[..., Array], arrays: list[Array]) -> Array:
     # Columns first: numpy then broadcasts a pipeline's constants over long runs instead of over its few CPUs.
-    across = [array.T.copy().T if array.ndim > 1 else array for array in arrays]
+    across = [array.T.copy().T if array.ndim > 1 and array.shape[-1] > 1 else array for array in arrays]
     return function(_Columns(*across[:6]), *across[6:])
 
 

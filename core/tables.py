@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headgate.core.laminar import Floats, Ints
+from headgate.core.pricing import Paths
 from headgate.core.problem import Problem
 from headgate.core.units import MILLI
 
@@ -13,6 +14,9 @@ MOST_STEPS = 32
 
 FEW = 32
 """Up to so many pipelines get the denser grid."""
+
+SOME = 256
+"""Up to so many pipelines a table that gets finer keeps all its grants."""
 
 FINE = 0.01
 """A grid is fine enough when its neighbouring grants differ by this share of themselves."""
@@ -54,16 +58,34 @@ def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, boo
     return np.sort(np.concatenate((_stepped(wanted, low, high, step), *ends), axis=1), axis=1), False
 
 
-def finer(problem: Problem, rows: Ints, table: Ints, here: Ints, high: Ints) -> Ints | None:
-    """More grants between those of `table` around `here` (m), denser near it, m x k; None when it is fine enough."""
+def finer(problem: Problem, rows: Ints, table: Ints, column: Ints) -> Ints | None:
+    """More grants around the answer `column` (m) of `table`, denser near it, m x k; None when it is fine enough."""
+    here = table[np.arange(len(rows)), column]
     left = np.where(table < here[:, None], table, table[:, :1]).max(axis=1)
-    right = np.where(table > here[:, None], table, high[:, None]).min(axis=1)
+    right = np.where(table > here[:, None], table, table[:, -1:]).min(axis=1)
     step = problem.limits.step[rows]
     if not (np.maximum(here - left, right - here) > np.maximum(step, FINE * here)).any():
         return None
     below = here[:, None] - (here - left)[:, None] * _NEARER
     above = here[:, None] + (right - here)[:, None] * _NEARER
     return _stepped(np.concatenate((below, above), axis=1).astype(np.int64), left, right, step)
+
+
+def merged(
+    table: Ints, values: Floats, paths: Paths, column: Ints, more: Ints, more_values: Floats
+) -> tuple[Ints, Floats]:
+    """`more` grants and their values put into `table` and its values, which are m x k and stay sorted.
+
+    Where pipelines are many, of the old ones only the ends and what is near the answer `column`.
+    """
+    if len(table) > SOME:
+        last = table.shape[1] - 1
+        beside = [np.maximum(column - 1, 0), column, np.minimum(column + 1, last)]
+        known = np.stack((np.zeros_like(column), *paths.near(column), *beside, np.full_like(column, last)), axis=1)
+        table, values = np.take_along_axis(table, known, axis=1), np.take_along_axis(values, known, axis=1)
+    table, values = np.concatenate((table, more), axis=1), np.concatenate((values, more_values), axis=1)
+    order = np.argsort(table, axis=1, kind="stable")
+    return np.take_along_axis(table, order, axis=1), np.take_along_axis(values, order, axis=1)
 
 
 def _stepped(wanted: Ints, low: Ints, high: Ints, step: Ints) -> Ints:

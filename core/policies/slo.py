@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from headgate.core.filling import fill, step_below
 from headgate.core.knapsack import MOST_ROWS, choose
 from headgate.core.laminar import Floats, Ints
 from headgate.core.policies.base import Division
 from headgate.core.policies.shares import needed
-from headgate.core.pricing import Pick, take
+from headgate.core.pricing import REPAIRS, Paths, by_shortfall, by_slope, take
 from headgate.core.problem import Problem
-from headgate.core.tables import finer, grid, moved
+from headgate.core.tables import finer, grid, merged, moved
 from headgate.core.units import MILLI, format_duration
 from headgate.core.utility import InTime, Utility, in_time
-
-Number = TypeVar("Number", np.int64, np.float64)
 
 WORTHLESS = 1e-7
 """Utility per CPU below which CPUs are shared in proportion to load instead."""
@@ -29,9 +25,7 @@ GAP = 0.01
 """Utility that greedy may have left on the table before few pipelines are divided exactly."""
 
 ROUNDS = 2
-REPAIRS = 6
-"""How often what a jump that does not fit leaves over is handed to others."""
-FAIR_ROUNDS = 4
+FAIR_ROUNDS = 3
 """How often a table is made finer at the most."""
 
 
@@ -113,7 +107,8 @@ class SloPolicy:
     def _take(self, problem: Problem, weight: Floats, grants: Ints, rows: Ints, high: Ints) -> Ints:
         """Greedy from `grants` for the pipelines `rows` up to `high`, on tables that get finer around the answer."""
         low = grants[rows]
-        most = step_below(problem.limits, grants + problem.space.slack(grants), grants)
+        space = problem.space
+        most = step_below(problem.limits, grants + space.slack(grants), grants)
         high = np.minimum(high, most[rows])
         useful = high > low
         rows, low, high = rows[useful], low[useful], high[useful]
@@ -124,54 +119,37 @@ class SloPolicy:
             current = np.maximum(problem.current[rows], 0)
             now = self.utility(problem, rows, current[:, None])[:, 0]
         table, complete = grid(problem, rows, low, high)
-        rank, everyone = problem.limits.rank, np.arange(len(rows))
+        everyone = np.arange(len(rows))
+        least = WORTHLESS if self.objective.fair else WORTHLESS / MILLI
         grants = grants.copy()
-        rounds = FAIR_ROUNDS if self.objective.fair else ROUNDS
         values = moved(problem, rows, table, self.utility(problem, rows, table), now)
-        for round_ in range(rounds + 1):
+        for left in range(FAIR_ROUNDS if self.objective.fair else ROUNDS, -1, -1):
+            last = complete or not left
             grants[rows] = low
-            pick, highest = self._pick(weight[rows], table, values)
-            last = complete or round_ == rounds
-            taken = take(problem.space, grants, rows, rank, table, pick, highest, REPAIRS if last else 1)
-            column = taken.column
-            if taken.unused > GAP and len(rows) <= MOST_ROWS and not (self.objective.fair or problem.space.cuts):
-                worth = weight[rows, None] * self.objective.worth(values)
-                exact = choose(problem.space.tree, rows, grants, table, worth)
+            paths, worth = self._paths(weight[rows], table, values)
+            # In a coarse table whoever is worst off gets the leftover in finer steps, and not the others first.
+            repairs = REPAIRS if complete or (last and not self.objective.fair) else 1
+            taken = take(space, grants, rows, problem.limits.rank, paths, least, repairs)
+            column = paths.column[taken.point]
+            if taken.unused > GAP and len(rows) <= MOST_ROWS and not (self.objective.fair or space.cuts):
+                exact = choose(space.tree, rows, grants, table, worth)
                 if worth[everyone, exact].sum() > worth[everyone, column].sum():
                     column = exact
             grants[rows] = table[everyone, column]
-            more = None if last else finer(problem, rows, table, grants[rows], high)
+            more = None if last else finer(problem, rows, table, column)
             if more is None:
                 break
             added = moved(problem, rows, more, self.utility(problem, rows, more), now)
-            table, values = np.concatenate((table, more), axis=1), np.concatenate((values, added), axis=1)
+            table, values = merged(table, values, paths, column, more, added)
         return grants
 
-    def _pick(self, weight: Floats, table: Ints, values: Floats) -> tuple[Pick, float]:
-        """What a pipeline takes at a price, and the price at which nobody takes anything."""
+    def _paths(self, weight: Floats, table: Ints, values: Floats) -> tuple[Paths, Floats]:
+        """How each pipeline goes up its row of the table as prices fall, and what that is made of."""
         if self.objective.fair:
             shortfall = weight[:, None] * (1 - values)
-            # Who cannot get below the price at all takes what brings it nearest.
-            least = np.where(shortfall <= shortfall.min(axis=1, keepdims=True), table, table.max()).min(axis=1)
-            shortfall = np.where(table >= least[:, None], 0.0, shortfall)
-
-            def nearest(rows: Ints, price: Floats) -> Ints:
-                enough = _rows(shortfall, rows) <= np.maximum(price, WORTHLESS)[:, None]
-                column: Ints = np.where(enough, _rows(table, rows), 2**52).argmin(axis=1)
-                return column
-
-            return nearest, float(shortfall.max()) + WORTHLESS
+            return by_shortfall(table, shortfall, WORTHLESS / MILLI), shortfall
         worth = weight[:, None] * self.objective.worth(values)
-        millicores = table.astype(np.float64)
-
-        def best(rows: Ints, price: Floats) -> Ints:
-            surplus = _rows(worth, rows) - np.maximum(price, WORTHLESS / MILLI)[:, None] * _rows(millicores, rows)
-            column: Ints = surplus.argmax(axis=1)
-            return column
-
-        rise = worth.max(axis=1) - worth[:, 0]
-        size = np.maximum(millicores - millicores[:, :1], 1.0)
-        return best, float(((worth - worth[:, :1]) / size).max() * 1.001 + 1e-300) if rise.any() else 1.0
+        return by_slope(table, worth), worth
 
     def _report(self, problem: Problem, weight: Floats, grants: Ints) -> Division:
         known = problem.wants.known
@@ -186,10 +164,6 @@ class SloPolicy:
         else:
             objective = float((weight * self.objective.worth(values))[known].sum())
         return Division(grants, objective, price)
-
-
-def _rows(table: npt.NDArray[Number], rows: Ints) -> npt.NDArray[Number]:
-    return table if len(rows) == len(table) else table[rows]
 
 
 def satisfied(problem: Problem, rows: Ints) -> Ints:
