@@ -102,9 +102,9 @@ class EnginePipelineSettings(PipelineSettings):
 class CalmSettings(Model):
     """When CPUs move. Live CPU moves at once and for nothing, so these follow a load closely."""
 
-    band: float = Field(default=0.2, ge=0, allow_inf_nan=False, description="Changes of load below this share stay")
+    band: float = Field(default=0.1, ge=0, allow_inf_nan=False, description="Changes of load below this share stay")
     noise: float = Field(
-        default=0.5,
+        default=0.0,
         ge=0,
         allow_inf_nan=False,
         description="So do those below so many standard deviations of the load in one interval; 5 hardly ever moves "
