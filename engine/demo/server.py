@@ -35,6 +35,11 @@ class ServerError(ProblemError):
     """The server did not start, or ended on its own; the message holds what it said."""
 
 
+def floor_of(budget: int) -> int:
+    """A pipeline's floor in millicores."""
+    return int(FLOOR * budget)
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
     """One way of sharing the CPUs: its name, and the settings that make it."""
@@ -63,7 +68,7 @@ def settings(
             {
                 "name": model.name,
                 "steps": [{"model": str(file)} for file in model.files],
-                "floor": format_cpu(int(FLOOR * budget)),
+                "floor": format_cpu(floor_of(budget)),
                 "queue": queue,
                 **({"slo": {"latency": format_duration(slos[model.name]), "percentile": 95}} if slos else {}),
             }

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from headgate.engine.demo.client import ERROR, TIMEOUT, UNSENT
-from headgate.engine.demo.figures import grant_lag, missed, outcome, timeline, verdicts
-from headgate.engine.demo.server import Look
-from headgate.engine.demo.traffic import compressed_day
+from headgate.engine.demo.figures import grant_lags, ideal_grants, missed, outcome, timeline, verdicts
+from headgate.engine.demo.server import CONTROLS, Look
 
 EVERY = 140
 # The flood of a 14 s day is a seventh of it around a third of it: 11/3 to 17/3, so requests 37 to 56.
@@ -87,17 +86,23 @@ def test_grants_off_the_budget_are_seen(make_run, plan):
 
 
 @pytest.mark.parametrize("lag", [0.0, 1.0, 2.5])
-def test_lag_of_a_grant_that_copies_the_load(lag):
-    day = compressed_day(42.0, (0.01,) * 3, 2.0, level=0.8, flood=1.0)
-    calm = compressed_day(42.0, (0.01,) * 3, 2.0, level=0.8, flood=0.0)
-    times = np.arange(0, 42, 0.25)
-    grants = 1000 * calm.offered(times - lag)[0]
-    assert grant_lag(times, grants, day, 0) == pytest.approx(lag, abs=0.051)
+def test_lag_of_grants_that_copy_the_ideal(plan, lag):
+    control = CONTROLS[-1]
+    times = np.arange(2.5, 14, 0.25)
+    grants = ideal_grants(times - lag, plan, control)
+    assert grant_lags(times, grants, plan, control) == pytest.approx([lag] * 3, abs=0.1)
+
+
+def test_the_ideal_is_proportional_to_the_load_above_the_floors(plan):
+    # At the start a is at its peak, 70 %, and b and c at 15 % would get 300m of 2 CPUs: less than their floors.
+    first = ideal_grants(np.array([0.0]), plan, CONTROLS[-1])[:, 0]
+    assert first == pytest.approx([1200, 400, 400], abs=1)
 
 
 def test_a_grant_that_never_moves_has_no_lag(plan):
-    times = np.arange(0, 14, 0.25)
-    assert math.isnan(grant_lag(times, np.full(len(times), 667.0), plan.day, 0))
+    times = np.arange(2, 14, 0.25)
+    still = np.full((3, len(times)), 667.0)
+    assert all(math.isnan(lag) for lag in grant_lags(times, still, plan, CONTROLS[-1]))
 
 
 def test_verdicts_hold_and_fail(make_run, plan):
