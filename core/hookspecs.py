@@ -12,7 +12,7 @@ runnable example for each hook.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pluggy
@@ -22,7 +22,8 @@ from headgate.core.config import Document, Model
 from headgate.core.decision import Config, Decision
 from headgate.core.demand import Estimator
 from headgate.core.extensions import Extensions, ExtensionSettings
-from headgate.core.model import Observation, Pipeline, Sample
+from headgate.core.hosting import Home, HostAdapter
+from headgate.core.model import Observation, Sample
 from headgate.core.policies import Policy
 from headgate.core.providers import NodeProvider
 
@@ -175,49 +176,8 @@ def headgate_engine_steps() -> Mapping[str, StepKind]:  # type: ignore[empty-bod
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What a host made of the grants that it was asked for."""
-
-    granted: Mapping[str, int]
-    """Millicores really in force now, by pipeline."""
-    pending: Mapping[str, str] = field(default_factory=dict)
-    """Pipelines whose change has begun and is not in force, and why. What they held still counts as theirs."""
-    refused: Mapping[str, str] = field(default_factory=dict)
-    """Pipelines that the host will not change, and why; asking again is useless until something else changes."""
-
-
-class HostAdapter(Protocol):
-    """Translates grants into the resources of one serving framework. All calls block and may be repeated.
-
-    Raises OSError for what may pass by itself, PermissionError for what somebody has to allow first; both are retried
-    with the next decision, and until then everything serves with what it has.
-    """
-
-    def pipelines(self) -> Sequence[Pipeline]:
-        """What the host serves and headgate may manage, with replicas and nodes, read afresh."""
-        ...
-
-    def granted(self) -> Mapping[str, int]:
-        """Millicores in force by pipeline, as the host reports them; not what was asked for."""
-        ...
-
-    def apply(self, grants: Mapping[str, int], *, dry_run: bool = False) -> Applied:
-        """Bring `grants` in force: shrinks first, and growth only into what was really given up.
-
-        At no instant does the sum exceed the larger of the sums before and after. Repeating the call with the same
-        grants continues where the one before stopped, also after a crash half-way; `dry_run` changes nothing and
-        tells what would be refused.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give up the connection; everything keeps serving with its last CPUs."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
 class HostKind:
-    """How to reach a kind of host."""
+    """How to reach a kind of host; `core/hosting.py` is the contract of what it opens."""
 
     settings: type[Model]
     open: Callable[[Any], HostAdapter]
@@ -226,6 +186,19 @@ class HostKind:
 @hookspec
 def headgate_host_adapters() -> Mapping[str, HostKind]:  # type: ignore[empty-body]
     """Serving frameworks by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class HomeKind:
+    """How to reach a place that the controller runs in; `core/hosting.py` is the contract of what it opens."""
+
+    settings: type[Model]
+    open: Callable[[Any], Home]
+
+
+@hookspec
+def headgate_homes() -> Mapping[str, HomeKind]:  # type: ignore[empty-body]
+    """Where the controller may run, by name: who leads, where the budgets come from, where state and reports go."""
 
 
 @dataclass(frozen=True, slots=True)

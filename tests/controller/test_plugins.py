@@ -204,7 +204,7 @@ def test_the_schema_names_every_kind() -> None:
 OFFERS = """
 from headgate.core.config import Model
 from headgate.core.hookspecs import (
-    EstimatorKind, HostKind, ProviderKind, SourceKind, StepKind, hookimpl
+    EstimatorKind, HomeKind, HostKind, ProviderKind, SourceKind, StepKind, hookimpl
 )
 
 class Settings(Model):
@@ -227,6 +227,10 @@ def headgate_host_adapters():
     return {"mine": HostKind(Settings, lambda settings: None)}
 
 @hookimpl
+def headgate_homes():
+    return {"mine": HomeKind(Settings, lambda settings: None)}
+
+@hookimpl
 def headgate_node_providers():
     return {"mine": ProviderKind(Settings, lambda settings: None)}
 
@@ -239,7 +243,7 @@ def headgate_settings():
 def test_all_that_is_offered_by_name_is_found_and_has_settings(install: Install) -> None:
     found = Plugins(points(install("offers", OFFERS)))
     (plugin,) = found
-    assert len(plugin.hooks) == 6
+    assert len(plugin.hooks) == 7
     for hook in plugin.hooks:
         whose, mapping = found.named(hook)["mine"]
         assert whose == "offers"

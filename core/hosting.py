@@ -1,0 +1,172 @@
+"""What the controller asks of a serving framework (HostAdapter) and of the place that it runs in (Home).
+
+The controller is the only loop and the only clock; both of these answer calls and remember nothing that a restart may
+not lose. How one turn goes:
+
+    home.budgets() -> host.observe(budgets) -> decide() for each
+        -> home.save(state) -> host.apply(orders) -> home.report()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from headgate.core.budgets import CPUBudget
+from headgate.core.model import Node, Pipeline, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why headgate leaves a service, or a part of one, alone."""
+
+    reason: str
+    """One CamelCase word of docs/refusals.md, as conditions and metrics have it."""
+    message: str
+    """What is in the way and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a host serves under one budget, as it is now.
+
+    A pipeline is what has pods of its own and one load: "namespace/service" for a predictor, and
+    "namespace/service/transformer" or ".../explainer" for the others.
+    """
+
+    time: float
+    total: int
+    """Millicores of the budget, what its nodes have where it says so."""
+    pipelines: tuple[Pipeline, ...]
+    """Those that headgate may change, with their replicas. What it may not change but what counts is pinned."""
+    nodes: tuple[Node, ...] = ()
+    """Millicores that the replicas on each node may use together: what others' pods leave."""
+    granted: Mapping[str, int] = field(default_factory=dict)
+    """Millicores by pipeline that are taken: the larger of what is asked for, set aside and in force."""
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    """By service or pipeline."""
+    samples: Mapping[str, Sample] = field(default_factory=dict)
+    """What the host itself knows of the load, if anything; sources say more."""
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """For the report, by pipeline: plain values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one budget's pipelines are to have."""
+
+    budget: CPUBudget
+    total: int
+    """Millicores that the sum may not exceed at any instant."""
+    grants: Mapping[str, int]
+    replicas: Mapping[str, int]
+    """Millicores of each replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write to the host, made or, in a dry run, to be made: the exact request."""
+
+    pipeline: str
+    target: str
+    """kind namespace/name, and the subresource: "pod models/fraud-predictor-0 resize"."""
+    content_type: str
+    body: Any
+    path: str
+    reason: str
+    before: int
+    """Millicores."""
+    after: int
+    refused: Refusal | None = None
+    """The host's answer to the dry run, where it said no."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a host made of an order so far."""
+
+    granted: Mapping[str, int]
+    """Millicores taken by pipeline, as in Inventory."""
+    changes: tuple[Change, ...] = ()
+    """What this call wrote, or would write."""
+    pending: Mapping[str, str] = field(default_factory=dict)
+    """Pipelines whose change has begun and is not in force, and what it waits for; calling again goes on with it."""
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    """Pipelines that the host will not change; asking again is useless until something else changes."""
+
+
+class HostAdapter(Protocol):
+    """Translates grants into the resources of one serving framework.
+
+    Calls block for single requests, never for an effect. Raises OSError for what may pass by itself, PermissionError
+    for what somebody has to allow first; both are retried in the next turn, and until then everything serves with what
+    it has.
+    """
+
+    def observe(self, budgets: Sequence[CPUBudget]) -> Mapping[str, Inventory]:
+        """What each budget covers, by its key, read afresh. A service that two budgets want is the older one's."""
+        ...
+
+    def apply(
+        self, orders: Sequence[Order], allowed: Callable[[], bool], *, dry_run: bool = False
+    ) -> Mapping[str, Applied]:
+        """Take the next steps towards `orders`, by budget key: shrinks first, growth only into what was given up.
+
+        At no instant does the sum exceed the larger of the total and of what was taken before. Called again, also by
+        another process after a crash, it goes on from what it observes. `allowed` is asked before every write; False
+        ends the call. `dry_run` writes nothing, asks the host whether it would, and tells all steps.
+        """
+        ...
+
+    def restore(self, allowed: Callable[[], bool]) -> None:
+        """Bring what is half-way to rest, before a stop: changes that wait and may never happen are taken back."""
+        ...
+
+    def close(self) -> None:
+        """Give up the connection; everything keeps serving with its last CPUs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A budget whose spec is wrong."""
+
+    key: str
+    generation: int
+    message: str
+
+
+class Home(Protocol):
+    """Where the controller runs: who leads, where the budgets come from, where state and reports go.
+
+    Raises as HostAdapter does.
+    """
+
+    def budgets(self) -> Sequence[CPUBudget | Rejected]:
+        """All budgets as they are now."""
+        ...
+
+    def leads(self) -> bool:
+        """Whether this process may write, now and for as long as one request may take."""
+        ...
+
+    def load(self) -> Mapping[str, Any] | None:
+        """What was saved last; None: nothing."""
+        ...
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keep plain JSON values in an object of headgate's own."""
+        ...
+
+    def report(self, budget: str, status: Mapping[str, Any]) -> None:
+        """Show a budget's status (by its key); plain JSON values, the same status twice costs nothing."""
+        ...
+
+    def event(self, budget: str, kind: str, reason: str, message: str) -> None:
+        """Tell people of a change that matters; `kind` is Normal or Warning. Repetitions are counted, not repeated."""
+        ...
+
+    def close(self) -> None:
+        """Give up the lead, so that another process takes over at once."""
+        ...
