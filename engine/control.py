@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from headgate.core.allocation import Allocation, allocate
 from headgate.core.decision import Config, Decision, State, decide
 from headgate.core.extensions import Extensions, NoExtensions
-from headgate.core.model import Demand, Observation, Sample
+from headgate.core.model import Budget, Demand, Observation, Sample
+from headgate.core.units import format_cpu
+from headgate.engine.cpus import usable_cpus
 from headgate.engine.engine import Engine, Standing, millicores
 from headgate.engine.tally import Durations
 
@@ -20,22 +23,29 @@ log = logging.getLogger("headgate.engine")
 class Control:
     """Calls `decide()` every interval in a thread of its own and puts the result in force.
 
-    Fails static: when a decision cannot be made, the last one stays in force.
+    A budget that the settings leave to the machine follows it: a container's CPU quota may change while it runs.
+    Fails static: when a decision cannot be made, or the floors do not fit any more, the last one stays in force.
     """
 
-    def __init__(self, engine: Engine, extensions: Extensions | None = None) -> None:
-        """Puts a first division in force. Raises Infeasible, or ValueError for a policy that does not exist."""
+    def __init__(
+        self, engine: Engine, extensions: Extensions | None = None, *, usable: Callable[[], int] = usable_cpus
+    ) -> None:
+        """Puts a first division in force. Raises Infeasible, or ValueError for a policy that does not exist.
+
+        `usable`: the millicores that this process may use now.
+        """
         settings = engine.settings
+        self._usable = usable if settings.follows_machine else lambda: settings.budget
         self.extensions = extensions or NoExtensions()
         self.durations = Durations()
         self._engine = engine
-        config = Config(engine.pipelines, settings.core_budget(), settings.policy, calm=settings.calm.value())
+        config = Config(engine.pipelines, Budget(self._usable()), settings.policy, calm=settings.calm.value())
         self._config = self.extensions.config(config)
         self._state = State()
         self._last = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="headgate-control", daemon=True)
-        engine.adopt(Standing(self._first()))
+        engine.adopt(replace(engine.standing, allocation=self._first()))
 
     def start(self) -> None:
         """Begin to decide."""
@@ -66,11 +76,12 @@ class Control:
 
     def _decide(self, standing: Standing, samples: dict[str, Sample], now: float) -> None:
         try:
+            config = replace(self._config, budget=Budget(self._usable()))
             observation = Observation(self.extensions.observe(samples, now), standing.allocation.grants)
-            state, decision = decide(self._state, observation, self._config, now)
-            reviewed = self.extensions.review(decision, observation, self._config)
+            state, decision = decide(self._state, observation, config, now)
+            reviewed = self.extensions.review(decision, observation, config)
             if isinstance(reviewed, Decision):
-                self._engine.adopt(_standing(standing, reviewed))
+                self._engine.adopt(_standing(standing, reviewed, config.budget.total))
                 self.extensions.applied(reviewed)
             else:
                 self._engine.adopt(replace(standing, demands=decision.demands, problem=reviewed))
@@ -107,9 +118,12 @@ class Control:
             self.step()
 
 
-def _standing(before: Standing, decision: Decision) -> Standing:
+def _standing(before: Standing, decision: Decision, budget: int) -> Standing:
+    if budget != before.budget:
+        log.info("the budget is %s CPUs now, it was %s", format_cpu(budget), format_cpu(before.budget))
     return replace(
         before,
+        budget=budget,
         allocation=decision.allocation,
         demands=decision.demands,
         decisions=before.decisions + 1,

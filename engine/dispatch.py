@@ -44,8 +44,8 @@ class Dispatch(Protocol):
         """Accept `work`. Raises QueueFull."""
         ...
 
-    def apply(self, grants: Mapping[str, int]) -> None:
-        """Divide the CPUs anew: millicores of every pipeline. Raises ValueError when they exceed the budget."""
+    def apply(self, grants: Mapping[str, int], budget: int) -> None:
+        """Divide `budget` millicores anew: those of every pipeline. Raises ValueError when they exceed it."""
         ...
 
     def load(self, pipeline: str) -> tuple[int, int]:
@@ -75,10 +75,10 @@ class Dispatcher:
         with self._lock:
             self._launch(self._scheduler.submit(Job(pipeline, work), time.monotonic()))
 
-    def apply(self, grants: Mapping[str, int]) -> None:
+    def apply(self, grants: Mapping[str, int], budget: int) -> None:
         """See Dispatch. Takes effect with the next job that starts."""
         with self._lock:
-            self._launch(self._scheduler.apply(grants, time.monotonic()))
+            self._launch(self._scheduler.apply(grants, time.monotonic(), budget))
 
     def load(self, pipeline: str) -> tuple[int, int]:
         """See Dispatch."""
@@ -191,7 +191,7 @@ class Unmanaged:
             self._waiting[pipeline] += 1
         self._pool.submit(self._run, pipeline, work)
 
-    def apply(self, grants: Mapping[str, int]) -> None:
+    def apply(self, grants: Mapping[str, int], budget: int) -> None:
         """Nothing is divided."""
 
     def load(self, pipeline: str) -> tuple[int, int]:

@@ -32,6 +32,8 @@ Reply = Callable[[Response], None]
 class Standing:
     """Everything about the division of CPUs that is in force; replaced as a whole, so that it always fits together."""
 
+    budget: int
+    """Millicores that the allocation divides."""
     allocation: Allocation
     demands: Demands = field(default_factory=dict)
     decisions: int = 0
@@ -86,16 +88,13 @@ class Engine:
         self.tallies: Mapping[str, Tally] = {
             p.name: Tally(p.name, p.slo.latency if p.slo else None) for p in self.pipelines
         }
-        limits = [
-            Limits(p.name, min(settings.budget, p.ceiling or settings.budget), p.weight, p.queue)
-            for p in settings.pipelines
-        ]
+        limits = [Limits(p.name, p.ceiling, p.weight, p.queue) for p in settings.pipelines]
         self.managed = settings.control == "live"
         self._dispatch: Dispatch = (
             Dispatcher(limits, settings.budget, lend=settings.lend) if self.managed else Unmanaged(limits)
         )
         self._lock = threading.Lock()
-        self.standing = Standing(Allocation(grants=dict.fromkeys(self.chains, 0), reasons={}, unmet={}))
+        self.standing = Standing(settings.budget, Allocation(dict.fromkeys(self.chains, 0), reasons={}, unmet={}))
 
     def submit(self, pipeline: str, body: bytes | bytearray, header: str | None, reply: Reply) -> None:
         """Accept a request for `pipeline`; `reply` is called once, from a worker's thread, with the answer.
@@ -129,7 +128,7 @@ class Engine:
     def adopt(self, standing: Standing) -> None:
         """Put a whole decision in force. Raises ValueError as `apply` does."""
         with self._lock:
-            self._dispatch.apply(standing.allocation.grants)
+            self._dispatch.apply(standing.allocation.grants, standing.budget)
             self.standing = standing
 
     def load(self, pipeline: str) -> tuple[int, int]:

@@ -66,7 +66,7 @@ class Metrics(Collector):
             running.add_metric([name], active)
             granted.add_metric([name], grant / MILLI)
         yield from (queue, running, granted)
-        yield GaugeMetricFamily("headgate_budget_cores", "CPUs to divide.", self._engine.settings.budget / MILLI)
+        yield GaugeMetricFamily("headgate_budget_cores", "CPUs to divide.", standing.budget / MILLI)
         yield CounterMetricFamily("headgate_decisions", "Decisions put in force.", standing.decisions)
         durations = self._control.durations
         yield CounterMetricFamily("headgate_decisions_failed", "Decisions that could not be made.", durations.failed)

@@ -47,7 +47,8 @@ class Limits:
     """What does not change about a pipeline: millicores that it never exceeds, its weight, its longest queue."""
 
     name: str
-    ceiling: int
+    ceiling: int | None
+    """None: the budget."""
     weight: float
     queue: int
 
@@ -70,6 +71,9 @@ class _Line:
     limits: Limits
     own: TokenBucket
     cap: TokenBucket
+    """What it may use at the most, its own and borrowed."""
+    ceiling: int = 0
+    """Millicores: the rate of `cap`."""
     slots: int = 0
     waiting: deque[Job] = field(default_factory=deque)
     running: set[Job] = field(default_factory=set)
@@ -86,19 +90,14 @@ class Scheduler:
 
     def __init__(self, pipelines: Iterable[Limits], budget: int, *, lend: bool, now: float) -> None:
         """`budget`: millicores of all pipelines together. No pipeline has a grant before the first `apply`."""
-        self.budget = budget
         self.lend = lend
-        self.cpus = _ceil(budget)
         self.grants: Mapping[str, int] = {}
-        self._root = TokenBucket(budget / MILLI, BURST * budget / MILLI, now)
+        self._root = TokenBucket(0.0, 0.0, now)
         self._lines = {
-            limits.name: _Line(
-                limits,
-                own=TokenBucket(0.0, 0.0, now),
-                cap=TokenBucket(limits.ceiling / MILLI, BURST * limits.ceiling / MILLI, now),
-            )
+            limits.name: _Line(limits, own=TokenBucket(0.0, 0.0, now), cap=TokenBucket(0.0, 0.0, now))
             for limits in pipelines
         }
+        self._resize(budget, now)
         for line in self._lines.values():
             line.cap.level = line.cap.burst
         self._root.level = self._root.burst
@@ -136,21 +135,24 @@ class Scheduler:
         self._limit(line, now)
         return self._start(now)
 
-    def apply(self, grants: Mapping[str, int], now: float) -> list[Job]:
+    def apply(self, grants: Mapping[str, int], now: float, budget: int | None = None) -> list[Job]:
         """From now on pipelines have `grants` (millicores of each): the jobs to start now.
 
-        Running jobs go on, debts stay. Raises ValueError, and changes nothing, unless `grants` names every pipeline and
-        fits the budget and the ceilings.
+        `budget`: what they are a division of from now on; None: of what they were. Running jobs go on, debts stay.
+        Raises ValueError, and changes nothing, unless `grants` names every pipeline and fits the budget and the
+        ceilings.
         """
+        budget = self.budget if budget is None else budget
         if set(grants) != set(self._lines):
             raise ValueError(f"grants for {sorted(grants)}, the pipelines are {sorted(self._lines)}")
-        if sum(grants.values()) > self.budget:
-            raise ValueError(f"grants of {sum(grants.values())}m exceed the budget of {self.budget}m")
+        if sum(grants.values()) > budget:
+            raise ValueError(f"grants of {sum(grants.values())}m exceed the budget of {budget}m")
         for name, grant in grants.items():
-            if not 0 <= grant <= self._lines[name].limits.ceiling:
-                raise ValueError(
-                    f"{name}: grant {grant}m is not within its ceiling of {self._lines[name].limits.ceiling}m"
-                )
+            ceiling = _ceiling(self._lines[name].limits, budget)
+            if not 0 <= grant <= ceiling:
+                raise ValueError(f"{name}: grant {grant}m is not within its ceiling of {ceiling}m")
+        if budget != self.budget:
+            self._resize(budget, now)
         for name, grant in grants.items():
             line = self._lines[name]
             self._advance(line, now)
@@ -207,11 +209,7 @@ class Scheduler:
         return min(able, key=lambda line: line.borrowed, default=None)
 
     def _may_borrow(self, line: _Line) -> bool:
-        return (
-            self.lend
-            and self._running < self.cpus
-            and len(line.running) + len(line.borrowing) < _ceil(line.limits.ceiling)
-        )
+        return self.lend and self._running < self.cpus and len(line.running) + len(line.borrowing) < _ceil(line.ceiling)
 
     def _launch(self, line: _Line, now: float, *, borrowed: bool) -> Job:
         job = line.waiting.popleft()
@@ -229,6 +227,16 @@ class Scheduler:
         self._root.spend(job.prepaid)
         self._running += 1
         return job
+
+    def _resize(self, budget: int, now: float) -> None:
+        self.budget = budget
+        self.cpus = _ceil(budget)
+        self._root.advance(now)
+        self._root.rate, self._root.burst = budget / MILLI, BURST * budget / MILLI
+        for line in self._lines.values():
+            line.cap.advance(now)
+            line.ceiling = _ceiling(line.limits, budget)
+            line.cap.rate, line.cap.burst = line.ceiling / MILLI, BURST * line.ceiling / MILLI
 
     def _advance(self, line: _Line, now: float) -> None:
         line.own.advance(now)
@@ -249,6 +257,10 @@ class Scheduler:
 def _unbilled(jobs: set[Job], now: float) -> float:
     """CPU seconds that running jobs may have used beyond what they paid: a thread uses at most the time that passes."""
     return sum(max(0.0, now - job.started - job.prepaid) for job in jobs)
+
+
+def _ceiling(limits: Limits, budget: int) -> int:
+    return budget if limits.ceiling is None else min(budget, limits.ceiling)
 
 
 def _ceil(millicores: int) -> int:

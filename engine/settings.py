@@ -18,7 +18,6 @@ from headgate.core.config import (
     check_names,
 )
 from headgate.core.extensions import ExtensionSettings
-from headgate.core.model import Budget
 from headgate.engine.cpus import usable_cpus
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?i?)B?")
@@ -124,7 +123,11 @@ class EngineSettings(ExtensionSettings):
     """What `headgate serve` hosts, on how many CPUs, and how it divides them."""
 
     listen: Listen = Address(host="127.0.0.1", port=8080)
-    budget: Annotated[Millicores, Field(gt=0)] = Field(default_factory=usable_cpus, validate_default=False)
+    budget: Annotated[Millicores, Field(gt=0)] = Field(
+        default_factory=usable_cpus,
+        validate_default=False,
+        description="CPUs to divide; by default those that this process may use, also when its container is resized",
+    )
     interval: Annotated[Seconds, Field(gt=0)] = Field(default=1.0, description="Time between two decisions")
     policy: str = Field(default="proportional", description="How the budget is divided; see headgate allocate")
     calm: CalmSettings = CalmSettings()
@@ -150,6 +153,7 @@ class EngineSettings(ExtensionSettings):
         check_floors([pipeline.value() for pipeline in self.pipelines], self.budget)
         return self
 
-    def core_budget(self) -> Budget:
-        """The budget for the decision."""
-        return Budget(self.budget)
+    @property
+    def follows_machine(self) -> bool:
+        """Whether the budget is whatever CPUs this process may use."""
+        return "budget" not in self.model_fields_set

@@ -22,7 +22,7 @@ def status(engine: Engine) -> dict[str, object]:
         "control": settings.control,
         "policy": settings.policy,
         "lend": settings.lend,
-        "budget": settings.budget,
+        "budget": standing.budget,
         "decisions": standing.decisions,
         "problem": standing.problem,
         "pipelines": {p.name: _pipeline(engine, standing, p, now) for p in engine.pipelines},

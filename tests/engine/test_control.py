@@ -99,3 +99,33 @@ def test_without_control_nothing_is_decided(models: Path) -> None:
     assert served.standing.decisions == 0
     assert served.standing.arrival_rates["busy"] > 0
     served.close()
+
+
+def test_a_budget_that_is_the_machine_s_follows_it(models: Path) -> None:
+    pipelines = [{"name": name, "steps": [{"model": "heavy.onnx"}], "floor": "300m"} for name in ("busy", "idle")]
+    document = Document(str(models / "engine.yaml"), {"pipelines": pipelines})
+    served = load_engine(validate(document, EngineSettings), document)
+    usable = [2000]
+    control = Control(served, usable=lambda: usable[0])
+    ask(served, "idle", 1)
+    for usable[0] in (2000, 1200, 5000, 600):
+        ask(served, "busy", 50)
+        control.step()
+        assert sum(served.standing.allocation.grants.values()) == usable[0]
+        found: Any = status(served)
+        assert found["budget"] == usable[0]
+        assert f"headgate_budget_cores {usable[0] / 1000}" in Metrics(served, control).text().decode()
+    # Without room for the floors there is no decision to make; what is in force stays.
+    usable[0] = 599
+    control.step()
+    assert "the budget, 599m, cannot hold" in (served.standing.problem or "")
+    assert served.standing.budget == sum(served.standing.allocation.grants.values()) == 600
+    served.close()
+
+
+def test_a_budget_that_was_set_stays(models: Path) -> None:
+    served = engine(models, budget="1500m")
+    control = Control(served, usable=lambda: 700)
+    control.step()
+    assert served.standing.budget == sum(served.standing.allocation.grants.values()) == 1500
+    served.close()

@@ -25,8 +25,9 @@ class Events(RuleBasedStateMachine):
     )
     def begin(self, budget: int, lend: bool, ceilings: list[int], queue: int) -> None:
         self.budget = budget
-        self.ceilings = {name: min(budget, ceiling) for name, ceiling in zip(NAMES, ceilings, strict=True)}
-        limits = [Limits(name, self.ceilings[name], 1.0 + index, queue) for index, name in enumerate(NAMES)]
+        self.most_budget = budget
+        self.configured = dict(zip(NAMES, ceilings, strict=True))
+        limits = [Limits(name, self.configured[name], 1.0 + index, queue) for index, name in enumerate(NAMES)]
         self.now = 1000.0
         self.began = self.now
         self.scheduler = Scheduler(limits, budget, lend=lend, now=self.now)
@@ -42,6 +43,10 @@ class Events(RuleBasedStateMachine):
         self.ended: dict[str, int] = dict.fromkeys(NAMES, 0)
         """Jobs that used CPU time, after which the cost of one is known."""
         self.wait(0.0)
+
+    @property
+    def ceilings(self) -> dict[str, int]:
+        return {name: min(self.budget, ceiling) for name, ceiling in self.configured.items()}
 
     def take(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -83,23 +88,31 @@ class Events(RuleBasedStateMachine):
             self.unlent[job.pipeline] += cpu
         self.take(self.scheduler.finished(job, cpu, self.now))
 
-    @rule(shares=st.lists(st.integers(0, 100), min_size=3, max_size=3), spare=st.integers(0, 100))
-    def apply(self, shares: list[int], spare: int) -> None:
+    @rule(
+        shares=st.lists(st.integers(0, 100), min_size=3, max_size=3),
+        spare=st.integers(0, 100),
+        budget=st.none() | st.integers(1, 4000),
+    )
+    def apply(self, shares: list[int], spare: int, budget: int | None) -> None:
+        self.budget = self.budget if budget is None else budget
+        self.most_budget = max(self.most_budget, self.budget)
         total = max(1, sum(shares) + spare)
         grants = {
             name: min(self.ceilings[name], self.budget * share // total)
             for name, share in zip(NAMES, shares, strict=True)
         }
-        self.take(self.scheduler.apply(grants, self.now))
+        self.take(self.scheduler.apply(grants, self.now, budget))
         for name, grant in grants.items():
             self.most_slots[name] = max(self.most_slots[name], math.ceil(grant / 1000))
 
     @rule(name=st.sampled_from(NAMES), over=st.integers(1, 1000))
     def apply_too_much(self, name: str, over: int) -> None:
         before = self.scheduler.grants
-        with pytest.raises(ValueError, match=r"budget|ceiling"):
-            self.scheduler.apply({**dict.fromkeys(NAMES, 0), name: self.budget + over}, self.now)
+        for budget in (None, self.budget + over - 1):
+            with pytest.raises(ValueError, match=r"budget|ceiling"):
+                self.scheduler.apply({**dict.fromkeys(NAMES, 0), name: self.budget + over}, self.now, budget)
         assert self.scheduler.grants is before
+        assert self.scheduler.budget == self.budget
 
     @rule(seconds=st.floats(0, 0.5))
     def pass_time(self, seconds: float) -> None:
@@ -141,7 +154,7 @@ class Events(RuleBasedStateMachine):
     @invariant()
     def nobody_uses_more_than_its_grants_and_one_burst(self) -> None:
         for name in NAMES:
-            burst = BURST * self.ceilings[name] / 1000 + 2 * self.dearest
+            burst = BURST * min(self.most_budget, self.configured[name]) / 1000 + 2 * self.dearest
             # The last jobs of each slot may end in debt, by what they cost.
             debt = max(1, self.most_slots[name]) * self.dearest
             assert self.unlent[name] <= self.entitled[name] + burst + debt + 1e-6
@@ -156,7 +169,7 @@ class Events(RuleBasedStateMachine):
             if self.scheduler.lend and len(self.running) < self.scheduler.cpus:
                 total = len(line.running) + len(line.borrowing)
                 assert (
-                    total >= math.ceil(line.limits.ceiling / 1000)
+                    total >= math.ceil(self.ceilings[line.limits.name] / 1000)
                     or line.cap.advance(self.now) <= 0
                     or self.scheduler._root.advance(self.now) <= 0
                 )
@@ -253,3 +266,16 @@ def test_a_job_of_unexpected_cost_leaves_a_debt_that_is_waited_off() -> None:
     # From empty at 0: a burst of 0.05 s by 1.0, 0.5 s more by 2.0, and 1 s to pay then: 0.45 s of debt at 0.5 a second.
     assert scheduler.finished(first, 1.0, 2.0) == []
     assert scheduler.next_wake() == pytest.approx(2.9, abs=1e-3)
+
+
+def test_a_smaller_budget_bounds_what_is_lent_from_the_next_start() -> None:
+    scheduler = Scheduler([Limits("a", None, 1.0, 100)], 4000, lend=True, now=0.0)
+    scheduler.apply({"a": 0}, 0.0)
+    (first,) = scheduler.submit(Job("a", None), 0.0)
+    scheduler.finished(first, 0.001, 0.001)
+    jobs = [job for _ in range(6) for job in scheduler.submit(Job("a", None), 0.001)]
+    assert len(jobs) == 4
+    assert scheduler.apply({"a": 0}, 0.002, 2000) == []
+    assert [scheduler.finished(job, 0.001, 0.002) for job in jobs[:2]] == [[], []]
+    assert len(scheduler.finished(jobs[2], 0.001, 0.002)) == 1
+    assert len(scheduler.apply({"a": 1000}, 0.003, 3000)) == 1
