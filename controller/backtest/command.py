@@ -111,6 +111,7 @@ _duration, _cpu = _parsed(parse_duration), _parsed(parse_cpu)
     help="Requests that a replica accepts at a time; 1: a central queue.",
 )
 @click.option("--router", default="0s", show_default=True, callback=_duration, help="Time in a router, each way.")
+@click.option("--shed", is_flag=True, help="Refuse at once a request that will miss the SLO in all likelihood.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Average over so many seeds.")
 @click.option(
@@ -183,6 +184,7 @@ def _world(options: dict[str, Any]) -> World:
         bound=options["queue"],
         in_flight=options["in_flight"],
         router=options["router"],
+        shed=options["shed"],
         seed=options["seed"],
     )
 

@@ -43,8 +43,10 @@ class _Run:
     def __init__(self, trace: Trace, world: World, policy: Policy) -> None:
         self._trace, self._world, self._policy = trace, world, policy
         self._now = 0.0
+        deadline = world.latency if world.shed else math.inf
         self._stations = {
-            name: Station(bound=world.bound, in_flight=world.in_flight, router=world.router) for name in trace.pipelines
+            name: Station(bound=world.bound, in_flight=world.in_flight, router=world.router, deadline=deadline)
+            for name in trace.pipelines
         }
         self._cluster = Cluster(
             trace.pipelines, budget=world.budget, step=world.step, start=world.start, release=world.release

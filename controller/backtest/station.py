@@ -10,6 +10,7 @@ processor sharing), which no change of speed reorders.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -89,6 +90,20 @@ def _with_room(in_flight: Integers, opened: int, turn: int, limit: int) -> int:
 
 
 @compiled
+def _too_late(patience: float, ahead: int, cpus: float, completions: int, work: float, work_squared: float) -> bool:
+    """Whether a request that is to be the last of `ahead` requests at `cpus` CPUs will probably take over `patience`.
+
+    It waits until all but `cpus` of them are done, each CPU in the mean time of the services so far, and then for
+    its own service, which is allowed two standard deviations more than the mean.
+    """
+    if patience == math.inf or completions == 0 or cpus <= 0.0:
+        return False
+    mean = work / completions
+    deviation = math.sqrt(max(0.0, work_squared / completions - mean * mean))
+    return (max(0.0, ahead - cpus) / cpus + 1.0 / min(1.0, cpus)) * mean + 2.0 * deviation > patience
+
+
+@compiled
 def _advance(
     registers: NDArray[np.void],
     ring: Integers,
@@ -104,6 +119,7 @@ def _advance(
     router: float,
     limit: int,
     bound: int,
+    deadline: float,
     until: float,
 ) -> None:
     r = registers[0]
@@ -167,7 +183,11 @@ def _advance(
             work_squared += services[request] * services[request]
             dispatch = True
         elif event == entry:
-            if waiting > bound:
+            patience = deadline - (clock - arrivals[entered]) - router
+            ahead = waiting + running + 1
+            if waiting > bound or (
+                ahead > opened and _too_late(patience, ahead, min(cpus, opened), completions, work, work_squared)
+            ):
                 latencies[entered] = np.inf
                 dropped += 1
             else:
@@ -211,11 +231,12 @@ class Station:
     """The state of one pipeline's router, queue and servers.
 
     `bound`: a request that finds more than this many queued is dropped. `router`: seconds that the router, one FIFO
-    server, spends on each request and again on each answer; 0: no router.
+    server, spends on each request and again on each answer; 0: no router. `deadline`: a request that would have to
+    wait and will probably take longer than these seconds is dropped at once.
     """
 
-    def __init__(self, *, bound: int, in_flight: int = 1, router: float = 0.0) -> None:
-        self._bound, self._limit, self._router = bound, in_flight, router
+    def __init__(self, *, bound: int, in_flight: int = 1, router: float = 0.0, deadline: float = math.inf) -> None:
+        self._bound, self._limit, self._router, self._deadline = bound, in_flight, router, deadline
         self._registers = np.zeros(1, _REGISTERS)
         self._ring = np.zeros(bound + 2, np.int64)
         self._in_flight = np.zeros(0, np.int64)
@@ -260,6 +281,7 @@ class Station:
             self._router,
             self._limit,
             self._bound,
+            self._deadline,
             until,
         )
 

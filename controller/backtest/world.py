@@ -53,6 +53,8 @@ class World:
     """Requests that a replica of one CPU accepts at a time; 1: a central queue."""
     router: float = 0.0
     """Time that a request, and again its answer, takes in the router; 0: no router."""
+    shed: bool = False
+    """A request that would miss the SLO in all likelihood is refused when it comes, and counts as dropped."""
     seed: int = 0
 
 

@@ -22,10 +22,11 @@ def latencies(
     bound: int = 10**6,
     in_flight: int = 1,
     cpus: float | None = None,
+    deadline: float = math.inf,
 ) -> np.ndarray:
     random = np.random.default_rng(7)
     arrivals = np.cumsum(random.exponential(1 / rate, len(services)))
-    station = Station(bound=bound, in_flight=in_flight)
+    station = Station(bound=bound, in_flight=in_flight, deadline=deadline)
     station.resize(open_servers=servers, cpus=servers if cpus is None else cpus)
     station.feed(arrivals, services)
     station.advance(arrivals[-1] + 1e6)
@@ -68,6 +69,26 @@ def test_m_m_c_k_drops_as_erlang_says() -> None:
     weights += [weights[servers] * (load / servers) ** k for k in range(1, bound + 2)]
     found = latencies(load, exponential(1.0), servers=servers, bound=bound)
     assert np.isinf(found).mean() == pytest.approx(weights[-1] / sum(weights), rel=0.03)
+
+
+@pytest.mark.parametrize(("deadline", "room"), [(6.1, 12), (0.1, 3)])
+def test_shedding_refuses_who_comes_too_late_but_leaves_no_server_idle(deadline: float, room: int) -> None:
+    # Mean and deviation of the services are 1: the n-th request at 3 servers takes (n - 3) / 3 + 1, and 2 for safety,
+    # so that 6.1 s are enough for n = 12 (3 + 1 + 2 = 6) and not for n = 13. This is M/M/3/12; 0.1 s: M/M/3/3.
+    servers, load = 3, 4.0
+    weights = [load**k / math.factorial(k) for k in range(servers + 1)]
+    weights += [weights[servers] * (load / servers) ** k for k in range(1, room - servers + 1)]
+    found = latencies(load, exponential(1.0), servers=servers, deadline=deadline)
+    assert np.isinf(found).mean() == pytest.approx(weights[-1] / sum(weights), rel=0.03)
+
+
+def test_shedding_bounds_the_wait_and_wastes_no_cpu() -> None:
+    # The tenth of 4 servers' requests is the last to be let in: (10 - 4) / 4 + 1 = 2.5. Six wait before or with it,
+    # for the ends of two services of each server at the most.
+    found = latencies(8.0, np.full(REQUESTS // 8, 1.0), servers=4, deadline=2.5)
+    admitted = found[np.isfinite(found)][1000:]
+    assert admitted.max() <= 3.0
+    assert len(admitted) / len(found[1000:]) == pytest.approx(0.5, rel=0.03)  # 4 servers are always busy
 
 
 def test_shared_cpus_are_a_slower_server() -> None:
