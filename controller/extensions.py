@@ -81,6 +81,12 @@ class LiveExtensions:
         built_in = self._plugins[plugin].package == BUILT_IN
         return mapping[policy] if built_in else GuardedPolicy(policy, plugin, mapping[policy], self._guard)
 
+    def follow(self, pipelines: Sequence[str]) -> None:
+        """See Extensions."""
+        self._pipelines = tuple(pipelines)
+        for feed in self._feeds:
+            feed.follow(self._pipelines)
+
     def observe(self, own: Mapping[str, Sample], now: float) -> Mapping[str, Sample]:
         """See Extensions."""
         self._guard.begin()
@@ -152,7 +158,7 @@ class LiveExtensions:
             if source.label in feeds or source.label == OWN:
                 place = self._document.place(at)
                 raise SettingsError(f"{place}: sources[{index}].name: {source.label!r} is taken: give it another name")
-            opening: Callable[[], Source] = partial(kind.open, settings, tuple(pipelines))
+            opening: Callable[[Sequence[str]], Source] = partial(kind.open, settings)
             feeds[source.label] = Feed(source.label, opening, pipelines, every=source.every, stale=source.patience)
         return list(feeds.values())
 

@@ -41,11 +41,19 @@ class Feed:
     """A source, read every `every` seconds. It is never called while an earlier call has not returned."""
 
     def __init__(
-        self, name: str, open_source: Callable[[], Source], pipelines: Sequence[str], *, every: float, stale: float
+        self,
+        name: str,
+        open_source: Callable[[Sequence[str]], Source],
+        pipelines: Sequence[str],
+        *,
+        every: float,
+        stale: float,
     ) -> None:
         self.name = name
         self._open = open_source
-        self._pipelines = frozenset(pipelines)
+        self._pipelines = tuple(pipelines)
+        """Replaced as a whole when others are to be read; the thread then opens the source anew."""
+        self._opened_for: tuple[str, ...] = ()
         self._every = every
         self._stale = stale
         self._reading = Reading()
@@ -54,6 +62,7 @@ class Feed:
         self._overdue: float | None = None
         self._strikes = 0
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"headgate-source-{name}", daemon=True)
 
     def start(self) -> None:
@@ -63,6 +72,13 @@ class Feed:
     def stop(self) -> None:
         """Read no more; the thread closes the source when its last read has returned."""
         self._stop.set()
+        self._wake.set()
+
+    def follow(self, pipelines: Sequence[str]) -> None:
+        """Read these pipelines from the next read on, which begins at once."""
+        if tuple(pipelines) != self._pipelines:
+            self._pipelines = tuple(pipelines)
+            self._wake.set()
 
     def parts(self, pipeline: str, now: float) -> list[Part]:
         """Its latest samples of a pipeline with times on a clock that shows `now`: only their ages are carried over."""
@@ -92,25 +108,38 @@ class Feed:
 
     def _run(self) -> None:
         source: Source | None = None
-        while not self._stop.is_set():
-            began = time.monotonic()
+        while True:
+            self._wake.clear()
+            if self._stop.is_set():
+                break
+            began, pipelines = time.monotonic(), self._pipelines
+            if source is not None and pipelines != self._opened_for:
+                self._close(source)
+                source = None
+            if not pipelines:
+                self._wake.wait()
+                continue
             self._reading = replace(self._reading, begun=began)
             try:
-                source = source or self._open()
-                self._read(source)
+                if source is None:
+                    source, self._opened_for = self._open(pipelines), pipelines
+                self._read(source, pipelines)
             except BaseException as error:  # noqa: BLE001 - also SystemExit and MemoryError of a plug-in
                 self._failed("nonsense" if isinstance(error, Nonsense) else "raised", error)
             self._reading = replace(self._reading, begun=None)
-            self._stop.wait(max(0.0, began + self._every * 2 ** min(self._strikes, MOST_STRIKES) - time.monotonic()))
+            self._wake.wait(max(0.0, began + self._every * 2 ** min(self._strikes, MOST_STRIKES) - time.monotonic()))
         if source is not None:
-            try:
-                source.close()
-            except BaseException as error:  # noqa: BLE001
-                self._failed("raised", error)
+            self._close(source)
 
-    def _read(self, source: Source) -> None:
+    def _close(self, source: Source) -> None:
+        try:
+            source.close()
+        except BaseException as error:  # noqa: BLE001
+            self._failed("raised", error)
+
+    def _read(self, source: Source, pipelines: tuple[str, ...]) -> None:
         now = time.time()
-        most = 10 * len(self._pipelines)
+        most, known = 10 * len(pipelines), frozenset(pipelines)
         kept: dict[str, list[Sample]] = {}
         wrong: Nonsense | None = None
         try:
@@ -118,7 +147,7 @@ class Feed:
                 if index == most:
                     raise Nonsense(f"yields more than {most} samples at once")
                 try:
-                    sample = checked(item, self._pipelines)
+                    sample = checked(item, known)
                     if sample.time > time.time() + self._stale:
                         raise Nonsense(f"a sample of {sample.pipeline} is from the future: its clock is ahead")
                     kept.setdefault(sample.pipeline, []).append(sample)
@@ -126,7 +155,7 @@ class Feed:
                     wrong = error
         finally:
             # A pipeline that it says nothing of this time keeps its samples, which grow old.
-            rest = [sample for sample in self._reading.samples if sample.pipeline not in kept]
+            rest = [s for s in self._reading.samples if s.pipeline not in kept and s.pipeline in known]
             self._reading = replace(self._reading, samples=(*rest, *(s for each in kept.values() for s in each)))
         if wrong is not None:
             raise wrong

@@ -5,7 +5,7 @@ The loop is handed an Extensions and need not know how plug-ins are found and wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Protocol
 
@@ -104,6 +104,10 @@ class Extensions(Protocol):
         """`config` with the estimator and the policy that the settings choose, watched over."""
         ...
 
+    def follow(self, pipelines: Sequence[str]) -> None:
+        """From now on the sources are to read these pipelines; what they last said of any that stay still counts."""
+        ...
+
     def observe(self, own: Mapping[str, Sample], now: float) -> Mapping[str, Sample]:
         """The sources' latest samples merged over the loop's `own`, on the loop's clock. Begins a turn of the loop."""
         ...
@@ -135,6 +139,9 @@ class NoExtensions:
     def config(self, config: Config) -> Config:
         """See Extensions."""
         return config
+
+    def follow(self, pipelines: Sequence[str]) -> None:
+        """See Extensions."""
 
     def observe(self, own: Mapping[str, Sample], now: float) -> Mapping[str, Sample]:  # noqa: ARG002
         """See Extensions."""

@@ -5,13 +5,15 @@ not lose. How one turn goes:
 
     home.budgets() -> host.observe(budgets) -> decide() for each
         -> home.save(state) -> host.apply(orders) -> home.report()
+
+Between turns, while something is pending, `host.apply` is called again about every second.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from headgate.core.budgets import CPUBudget
 from headgate.core.model import Node, Pipeline, Sample
@@ -147,16 +149,28 @@ class Home(Protocol):
         """All budgets as they are now."""
         ...
 
+    def campaign(self) -> None:
+        """Begin to compete for the lead; whoever only looks never calls it."""
+        ...
+
     def leads(self) -> bool:
         """Whether this process may write, now and for as long as one request may take."""
         ...
 
-    def load(self) -> Mapping[str, Any] | None:
-        """What was saved last; None: nothing."""
+    def paused(self) -> str | None:
+        """Why nothing may be changed, under no budget: what `pause` was told. None: go on."""
+        ...
+
+    def pause(self, reason: str | None) -> None:
+        """Hold or, with None, let go every controller of this home; needs no lead."""
+        ...
+
+    def load(self) -> Mapping[str, Any]:
+        """What is kept, by key; what cannot be read is left out and logged."""
         ...
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Keep plain JSON values in an object of headgate's own."""
+        """Keep plain JSON values in objects of headgate's own, each as a whole; None forgets. Other keys stay."""
         ...
 
     def report(self, budget: str, status: Mapping[str, Any]) -> None:
@@ -164,9 +178,21 @@ class Home(Protocol):
         ...
 
     def event(self, budget: str, kind: str, reason: str, message: str) -> None:
-        """Tell people of a change that matters; `kind` is Normal or Warning. Repetitions are counted, not repeated."""
+        """Tell people of a change that matters; `kind` is Normal or Warning. Repetitions are counted, not repeated.
+
+        Raises nothing: what cannot be told is logged.
+        """
         ...
 
     def close(self) -> None:
         """Give up the lead, so that another process takes over at once."""
+        ...
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A host or a home that counts its requests; both may."""
+
+    def requests(self) -> Mapping[tuple[str, str], int]:
+        """Requests since the start by verb and outcome: the HTTP status, "0" where no answer came."""
         ...

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from headgate.core.address import parse_address
 from headgate.core.config import Model, SettingsError, validate
 from headgate.core.hookspecs import CommandLine, hookimpl
 from headgate.core.model import Infeasible
@@ -53,7 +54,7 @@ def serve(command_line: CommandLine, settings: str, listen: str | None) -> None:
         from headgate.engine.cpus import usable_cpus
         from headgate.engine.engine import load_engine
         from headgate.engine.server import serve as run
-        from headgate.engine.settings import EngineSettings, parse_address
+        from headgate.engine.settings import EngineSettings
     except ModuleNotFoundError as error:
         raise click.ClickException(EXTRA.format(missing=error.name)) from None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

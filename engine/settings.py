@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from headgate.core.address import Address, Listen
 from headgate.core.calm import Calm
 from headgate.core.config import (
     FieldError,
@@ -35,33 +36,10 @@ def parse_size(value: object) -> int:
     return size
 
 
-class Address(Model):
-    """Where to listen. Port 0 lets the kernel choose a free one."""
-
-    host: str
-    port: int
-
-
-def parse_address(value: object) -> object:
-    """Host and port of "127.0.0.1:8080" or "[::1]:8080". Raises ValueError on anything else."""
-    if isinstance(value, Address):
-        return value
-    host, colon, port = str(value).rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{value!r} is not an address: write it like 127.0.0.1:8080")
-    return Address(host=host, port=int(port))
-
-
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
     WithJsonSchema({"type": ["string", "integer"], "description": "Bytes: 64MiB, 512KiB, 4096"}),
-]
-Listen = Annotated[
-    Address,
-    BeforeValidator(parse_address),
-    WithJsonSchema({"type": "string", "description": "host:port; port 0: any free one"}),
 ]
 
 

@@ -47,7 +47,7 @@ def feed() -> Iterator[Callable[[Scripted], Feed]]:
     started: list[Feed] = []
 
     def start(source: Scripted, *, every: float = 0.005, stale: float = 60) -> Feed:
-        made = Feed("s", lambda: source, ["a", "b"], every=every, stale=stale)
+        made = Feed("s", lambda _: source, ["a", "b"], every=every, stale=stale)
         made.start()
         started.append(made)
         return made
@@ -189,7 +189,7 @@ class Sleeps:
     def close(self): ...
 
 reading = threading.Event()
-feed = Feed("s", Sleeps, ["a"], every=1, stale=1)
+feed = Feed("s", lambda _: Sleeps(), ["a"], every=1, stale=1)
 feed.start()
 reading.wait()
 feed.stop()

@@ -169,7 +169,7 @@ def test_what_prometheus_says_is_what_was_sent_and_trouble_is_never_zero(
     assert read(source(watched, queries={"age": "time() - max by (pipeline) (timestamp(renamed_total))"})) == {}
 
     # Slow, then itself again.
-    feed = Feed("prometheus", lambda: made, ["a", "b"], every=0.5, stale=2.0)
+    feed = Feed("prometheus", lambda _: made, ["a", "b"], every=0.5, stale=2.0)
     feed.start()
     until(lambda: bool(feed.parts("a", time.time())))
     watched.pause()

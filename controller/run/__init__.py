@@ -1,0 +1,1 @@
+"""`headgate run`: the loop that observes hosts, decides, and puts decisions in force."""

@@ -1,0 +1,91 @@
+"""From a settings file to a loop: finds host and home by their kinds, and connects them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, cast
+from zlib import crc32
+
+from headgate.controller.extensions import find_kind
+from headgate.controller.plugins import plugins
+from headgate.controller.run.budgets import FileBudgets
+from headgate.controller.run.clock import Clock
+from headgate.controller.run.loop import Loop, Parts
+from headgate.controller.run.memory import Memory
+from headgate.controller.run.reporter import Reporter
+from headgate.controller.run.settings import RunSettings
+from headgate.core.config import Document, Path, SettingsError, validate
+from headgate.core.decision import Config
+from headgate.core.demand import default_estimator
+from headgate.core.extensions import Extensions
+from headgate.core.hookspecs import CommandLine, HomeKind, HostKind
+from headgate.core.hosting import Home, HostAdapter
+from headgate.core.model import Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """All that runs, to be closed in the end."""
+
+    settings: RunSettings
+    loop: Loop
+    home: Home
+    host: HostAdapter
+    extensions: Extensions
+    reporter: Reporter
+
+    def close(self) -> None:
+        """Give up connections, sources and, last, the lead."""
+        self.extensions.close()
+        self.host.close()
+        self.home.close()
+
+
+def open_home(document: Document, settings: RunSettings) -> Home:
+    """The place that the settings name. Raises SettingsError."""
+    return cast("Home", _open(document, settings, "home"))
+
+
+def open_run(command_line: CommandLine, path: str, *, applies: bool, clock: Clock) -> Running:
+    """Everything that the settings at `path` name, opened. Raises SettingsError."""
+    document = command_line.read(path)
+    settings = validate(document, RunSettings)
+    applies = applies or settings.apply
+    estimator = default_estimator(settings.cadence)
+    home = open_home(document, settings)
+    host = cast("HostAdapter", _open(document, settings, "host"))
+    extensions = command_line.extensions(document, settings, (), settings.interval)
+    extensions.config(Config((), Budget(0), estimator=estimator))  # what is wrong in there is said now
+    chosen = settings.estimator.model_dump() if settings.estimator else None
+    learned_by = f"{crc32(repr((estimator, json.dumps(chosen, sort_keys=True))).encode()):08x}"
+    budgets: Callable[[], object] = home.budgets
+    if settings.budgets is not None:
+        budgets = FileBudgets(path, command_line.read, settings).budgets
+    elif isinstance(settings.home.kind, str) and settings.home.kind == "file":
+        raise SettingsError(f"{document.place(())}: budgets: required where the home is a file")
+    reporter = Reporter(home)
+    parts = Parts(home, host, extensions, estimator, Memory(settings.state, learned_by), budgets)  # type: ignore[arg-type]
+    loop = Loop(settings, parts, reporter, applies=applies, clock=clock)
+    return Running(settings, loop, home, host, extensions, reporter)
+
+
+def _open(document: Document, settings: RunSettings, part: Literal["host", "home"]) -> object:
+    """A part of the kind that the settings name, from the keys beside its kind."""
+    kind = settings.host.kind if part == "host" else settings.home.kind
+    at: Path = (part,)
+    chosen: HostKind | HomeKind
+    if part == "host":
+        plugin, chosen = find_kind(plugins(), document, "headgate_host_adapters", kind, HostKind, (*at, "kind"))
+    else:
+        plugin, chosen = find_kind(plugins(), document, "headgate_homes", kind, HomeKind, (*at, "kind"))
+    own = validate(Document(document.source, {part: settings.kind_of(part)}, document.lines), chosen.settings, at)
+    try:
+        return chosen.open(own)
+    except (SettingsError, PermissionError):
+        raise
+    except Exception as error:
+        raise SettingsError(
+            f"{document.place(at)}: {part}: {kind} of plug-in {plugin} cannot be opened: {error}"
+        ) from error
