@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
 
@@ -163,7 +163,7 @@ def test_a_hanging_read_is_reported_once(feed: Callable[[Scripted], Feed], monke
 def test_opening_is_tried_again(feed: Callable[[Scripted], Feed]) -> None:
     source, attempts = Scripted(says(arrivals=1)), []
 
-    def opening() -> Scripted:
+    def opening(_: Sequence[str]) -> Scripted:
         attempts.append(1)
         if len(attempts) < 3:
             raise ConnectionError("not yet")
@@ -175,6 +175,27 @@ def test_opening_is_tried_again(feed: Callable[[Scripted], Feed]) -> None:
     assert len(attempts) == 3
     made.stop()
     assert source.closed.wait(30)
+
+
+def test_other_pipelines_are_read_at_once_and_those_that_stay_keep_their_samples() -> None:
+    opened: list[tuple[Sequence[str], Scripted]] = []
+
+    def opening(pipelines: Sequence[str]) -> Scripted:
+        source = Scripted(lambda now: [Sample(name, now, 1, arrivals=len(opened)) for name in pipelines if name != "b"])
+        opened.append((pipelines, source))
+        return source
+
+    made = Feed("s", opening, [], every=60, stale=60)
+    made.start()
+    made.follow(["a", "b"])
+    until(lambda: bool(made.parts("a", 0)))
+    made.follow(["b", "c"])
+    until(lambda: bool(made.parts("c", 0)))
+    assert [pipelines for pipelines, _ in opened] == [("a", "b"), ("b", "c")]
+    assert opened[0][1].closed.is_set()
+    assert made.parts("a", 0) == []
+    made.stop()
+    assert opened[1][1].closed.wait(30)
 
 
 def test_a_source_that_sleeps_for_ever_does_not_keep_the_process_from_ending() -> None:
