@@ -1,0 +1,167 @@
+"""A cluster for tests, the double or a real control plane, with what runs in a cluster emulated through its API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .client import Client
+from .crds import all_of_them
+from .deployments import Deployments
+from .double import ApiServer
+from .double.requests import User
+from .kserve import KServe
+from .kubelet import Kubelets
+from .scheduler import schedule
+
+Object = dict[str, Any]
+
+HEADGATE = User("system:serviceaccount:headgate:headgate", ("system:serviceaccounts", "system:authenticated"))
+TOKENS = {"headgate-t0ken": HEADGATE, "viewer-t0ken": User("viewer", ("system:authenticated",))}
+
+
+class Plane(Protocol):
+    """A control plane."""
+
+    real: bool
+
+    def client(self, agent: str) -> Client:
+        """As an administrator; `agent` is the field manager of what it writes."""
+
+    def revision(self) -> str:
+        """Changes whenever something is written; "": it cannot be told."""
+
+    def kubeconfig(self, token: str = "") -> Object:
+        """How to get at it; without a token as an administrator."""
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+
+class Double:
+    """The double as a control plane."""
+
+    real = False
+
+    def __init__(self) -> None:
+        self.server = ApiServer()
+        self.server.machine.authority.tokens |= TOKENS
+        self.faults = self.server.faults
+
+    def client(self, agent: str = "test") -> Client:
+        return self.server.client(agent=agent, shared=agent != "test")
+
+    def revision(self) -> str:
+        return str(self.server.store.revision)
+
+    def kubeconfig(self, token: str = "") -> Object:
+        return kubeconfig({"server": self.server.address}, {"token": token} if token else {})
+
+    def close(self) -> None:
+        self.server.close()
+
+
+class Cluster:
+    """A plane and those who live there: kubelets, scheduler, Deployment and KServe controllers, all stepped."""
+
+    def __init__(self, plane: Any, namespace: str = "models") -> None:
+        self.plane = plane
+        self.real: bool = plane.real
+        self.client = plane.client("test")
+        self.namespace = namespace
+        self.kubelets = Kubelets(plane.client("kubelet"))
+        self.kserve = KServe(plane.client("manager"))
+        self.deployments = Deployments(plane.client("kube-controller-manager"))
+        self._scheduler = plane.client("kube-scheduler")
+        self._installed = False
+
+    @property
+    def faults(self) -> Any:
+        """Of the double."""
+        return self.plane.faults
+
+    def install(self) -> None:
+        """The custom resource definitions of KServe and its neighbours, and headgate's own."""
+        if not self._installed:
+            self._installed = True
+            for definition in all_of_them():
+                self.client.apply("customresourcedefinitions", definition, "install", force="true")
+
+    def space(self, name: str = "") -> str:
+        """A namespace, made where it is not there."""
+        name = name or self.namespace
+        if self.client.find("namespaces", name) is None:
+            self.client.create("namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        return name
+
+    def add(self, plural: str, body: Object) -> Object:
+        """Create an object, and give it its status where it has one: the server forgets it on creation."""
+        found = self.client.create(plural, body)
+        meta = found["metadata"]
+        if body.get("status"):
+            found = self.client.status(plural, meta["name"], meta.get("namespace", ""), body["status"])
+        return found
+
+    def step(self, seconds: float = 1.0) -> None:
+        """Everybody looks once; `seconds` pass for the kubelets."""
+        if self._installed:
+            self.kserve.sync()
+        self.deployments.sync()
+        schedule(self._scheduler)
+        self.kubelets.step(seconds)
+
+    def settle(self, rounds: int = 12) -> None:
+        """Until nobody changes anything any more."""
+        last = ""
+        for _ in range(rounds):
+            self.step()
+            version = self.plane.revision() or ",".join(self._versions())
+            if version == last:
+                return
+            last = version
+        raise AssertionError(f"the cluster did not come to rest in {rounds} rounds")
+
+    def _versions(self) -> list[str]:
+        kinds = ("pods", "deployments", "replicasets", *(("inferenceservices",) if self._installed else ()))
+        return [one["metadata"]["resourceVersion"] for kind in kinds for one in self.client.list(kind)]
+
+    def pods(self, **labels: str) -> list[Object]:
+        """Of all namespaces, by labels ("__" for "/"), in order of their names."""
+        selector = ",".join(f"{key.replace('__', '/')}={value}" for key, value in labels.items())
+        return self.client.list("pods", **({"labelSelector": selector} if selector else {}))
+
+    def of(self, service: str, component: str = "predictor") -> list[Object]:
+        """A service's pods."""
+        return self.client.list(
+            "pods", labelSelector=f"serving.kserve.io/inferenceservice={service},component={component}"
+        )
+
+    def kubeconfig(self, token: str = "") -> Object:
+        return self.plane.kubeconfig(token)  # type: ignore[no-any-return]
+
+    def connection(self, token: str = "") -> Any:
+        """An ApiClient of the `kubernetes` package."""
+        from kubernetes import client, config
+
+        settings = client.Configuration()
+        config.load_kube_config_from_dict(self.kubeconfig(token), client_configuration=settings)
+        settings.retries = False
+        return client.ApiClient(settings)
+
+    def close(self) -> None:
+        self.kubelets.stop()
+        self.plane.close()
+
+
+def kubeconfig(cluster: Object, user: Object) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "users": [{"name": "test", "user": user}],
+    }
+
+
+Make = Callable[[], Cluster]
