@@ -6,7 +6,10 @@ Its typed models reject answers that newer servers give; resources that headgate
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -18,6 +21,19 @@ Object = dict[str, Any]
 
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+APPLY = "application/apply-patch+yaml"
+MANAGER = "headgate"
+"""Owner of the fields that headgate applies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One of the causes that the server gives for an error."""
+
+    reason: str
+    field: str
+    message: str
 
 
 @dataclass
@@ -27,6 +43,7 @@ class ApiError(Exception):
     status: int
     message: str
     reason: str = ""
+    causes: tuple[Cause, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.status} {self.reason}: {self.message}" if self.status else self.message
@@ -57,31 +74,77 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> client
     return client.ApiClient(settings)
 
 
+class Rate:
+    """A token bucket: up to `burst` requests at once, `rate` a second over time. Callers wait their turn."""
+
+    def __init__(
+        self,
+        rate: float,
+        burst: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._rate, self._burst = rate, burst
+        self._clock, self._sleep = clock, sleep
+        self._tokens, self._since = float(burst), clock()
+        self._lock = threading.Lock()
+
+    def take(self) -> None:
+        """Return when one more request is due."""
+        with self._lock:
+            now = self._clock()
+            self._tokens = min(self._burst, self._tokens + (now - self._since) * self._rate) - 1
+            self._since = now
+            wait = -self._tokens / self._rate
+        if wait > 0:
+            self._sleep(wait)
+
+
 class Api:
     """Requests with a deadline and without hidden retries: what to repeat is the caller's to know."""
 
-    def __init__(self, connection: client.ApiClient, timeout: float = 10.0) -> None:
+    def __init__(self, connection: client.ApiClient, timeout: float = 10.0, rate: Rate | None = None) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._rate = rate
+        self._counted: Counter[tuple[str, str]] = Counter()
+
+    def requests(self) -> Mapping[tuple[str, str], int]:
+        """Requests since the start by verb and outcome: the HTTP status, "0" where no answer came."""
+        return dict(self._counted)
 
     def get(self, where: str, **query: str) -> Object:
         """The object at a path. Raises ApiError."""
         return self._send("GET", where, query=query)
 
     def list(self, where: str, **query: str) -> list[Object]:
-        """All objects of a collection, page by page."""
-        found: list[Object] = []
+        """All objects of a collection."""
+        return [item for page in self.pages(where, **query) for item in page]
+
+    def pages(self, where: str, **query: str) -> Iterator[Sequence[Object]]:
+        """All objects of a collection, page by page: only one need be in memory.
+
+        They are one snapshot. Where that has expired between two pages, the server's 410 is raised.
+        """
         more = ""
         while True:
-            page = self.get(where, limit="500", **query, **({"continue": more} if more else {}))
-            found += page.get("items") or []
+            page = self.get(where, **{"limit": "500", **query, **({"continue": more} if more else {})})
+            yield page.get("items") or []
             more = page.get("metadata", {}).get("continue") or ""
             if not more:
-                return found
+                return
 
-    def patch(self, where: str, body: Mapping[str, Any], kind: str = MERGE) -> Object:
+    def patch(self, where: str, body: Any, kind: str = MERGE, **query: str) -> Object:
         """The object after a patch. With `metadata.resourceVersion` in it, a change in between is a 409."""
-        return self._send("PATCH", where, body, {"Content-Type": kind})
+        return self._send("PATCH", where, body, {"Content-Type": kind}, query)
+
+    def apply(self, where: str, body: Mapping[str, Any], **query: str) -> Object:
+        """Server-side apply, never forced: a 409 whose causes name the fields that somebody else owns."""
+        return self.patch(where, body, APPLY, fieldManager=MANAGER, **query)
+
+    def replace(self, where: str, body: Mapping[str, Any], **query: str) -> Object:
+        """The object as it replaced what was there."""
+        return self._send("PUT", where, body, query=query)
 
     def create(self, where: str, body: Mapping[str, Any]) -> Object:
         """The object as it was created."""
@@ -91,11 +154,15 @@ class Api:
         """Ask for a deletion; the object may stay until its finalizers are done."""
         return self._send("DELETE", where)
 
+    def close(self) -> None:
+        """Give the connections back."""
+        self._connection.close()  # type: ignore[no-untyped-call]
+
     def _send(
         self,
         method: str,
         where: str,
-        body: Mapping[str, Any] | None = None,
+        body: Any = None,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> Object:
@@ -104,15 +171,21 @@ class Api:
             method, where, header_params=sent, body=body, auth_settings=["BearerToken"]
         )
         verb, url, headers_, content, *_ = request
+        if self._rate is not None:
+            self._rate.take()
         if query:
             url = f"{url}?{urlencode(query)}"
+        outcome = 0
         try:
             answer = self._connection.call_api(verb, url, headers_, content, _request_timeout=self._timeout)
             data = answer.read()  # type: ignore[no-untyped-call]
+            outcome = answer.status
         except urllib3.exceptions.HTTPError as error:
             raise ApiError(0, f"{method} {where}: no answer ({type(error).__name__})") from None
         except client.ApiException as error:
             raise ApiError(error.status or 0, f"{method} {where}: {error.reason}") from None
+        finally:
+            self._counted[method, str(outcome)] += 1
         return self._read(method, where, answer.status, data)
 
     def _read(self, method: str, where: str, status: int, data: bytes) -> Object:
@@ -124,5 +197,7 @@ class Api:
             found = {}
         if status >= 400:
             message = found.get("message") or "an answer that is not JSON"
-            raise ApiError(status, f"{method} {where}: {message}", found.get("reason", ""))
+            listed = (found.get("details") or {}).get("causes") or []
+            causes = tuple(Cause(c.get("reason", ""), c.get("field", ""), c.get("message", "")) for c in listed)
+            raise ApiError(status, f"{method} {where}: {message}", found.get("reason", ""), causes)
         return found

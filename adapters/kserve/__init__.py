@@ -1,0 +1,1 @@
+"""KServe: CPUs move between InferenceServices, in place. The SDK of KServe is not used here."""
