@@ -26,6 +26,23 @@ class Config:
     estimator: Estimator = field(default_factory=default_estimator)
     calm: Calm = field(default_factory=Calm)
 
+    @classmethod
+    def of(
+        cls,
+        pipelines: tuple[Pipeline, ...],
+        budget: Budget,
+        *,
+        interval: float,
+        delay: float = 0.0,
+        policy: str | Policy = "proportional",
+    ) -> Config:
+        """With the defaults for decisions every `interval` seconds whose moves take effect after `delay` seconds.
+
+        The delay is what passes from taking a CPU until another pipeline is served by it: 0 for live CPU, for replicas
+        the time that one needs to go and the time that one needs to start. Estimation and calm depend on it much.
+        """
+        return cls(pipelines, budget, policy, default_estimator(interval, delay), Calm.of_delay(delay))
+
 
 @dataclass(frozen=True, slots=True)
 class State:

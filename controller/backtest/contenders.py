@@ -12,9 +12,9 @@ from headgate.controller.backtest.grid import Trace
 from headgate.controller.backtest.rivals import Hpa, Kpa
 from headgate.controller.backtest.world import Policy, World
 from headgate.controller.plugins import find_policy, policies
-from headgate.core.calm import RESTLESS, Calm
+from headgate.core.calm import RESTLESS
 from headgate.core.decision import Config, State, decide
-from headgate.core.demand import Estimator, default_estimator
+from headgate.core.demand import Estimator
 from headgate.core.model import Budget, Demand, Observation, Pipeline, Sample, Slo
 
 FRAMEWORKS = ("hpa", "kpa")
@@ -93,8 +93,7 @@ def contender(
     if name == "kpa":
         return Contender(Kpa(pipelines, world.budget), world)
     delay = world.start + world.release
-    learned, calm = default_estimator(interval, delay), Calm.of_delay(delay)
-    config = Config(pipelines=pipelines, budget=Budget(world.budget), estimator=learned, calm=calm)
+    config = Config.of(pipelines, Budget(world.budget), interval=interval, delay=delay)
     if name not in ORACLES:
         config = replace(config, policy=find_policy(name), estimator=wrap(config.estimator))
         return Contender(Headgate(name, interval, config), world)

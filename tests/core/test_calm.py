@@ -116,3 +116,10 @@ def test_a_move_that_costs_much_is_not_made_for_a_small_gain() -> None:
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Calm(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_config_for_slow_moves_has_the_estimator_and_the_calm_of_their_delay() -> None:
+    pipelines = (Pipeline("a"),)
+    config = Config.of(pipelines, Budget(BUDGET), interval=10, delay=65, policy="slo")
+    assert config == Config(pipelines, Budget(BUDGET), "slo", default_estimator(10, 65), Calm.of_delay(65))
+    assert Config.of(pipelines, Budget(BUDGET), interval=1) == Config(pipelines, Budget(BUDGET))
