@@ -1,19 +1,61 @@
-"""Fixtures that tests of several folders use."""
+"""Fixtures that tests of several folders use.
+
+`cluster` is every control plane in turn: the double, and the real one where KUBEBUILDER_ASSETS names the folder of
+etcd and kube-apiserver. `double` is the double alone, for what only it can do: faults, metrics, a record of requests.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from tests.cluster.harness import Cluster
+    from tests.cluster.real import ControlPlane
+
 
 @pytest.fixture
-def double() -> Iterator[object]:
-    """A cluster on the double of the API server (tests.cluster.harness.Cluster), KServe's definitions installed."""
+def double() -> Iterator[Cluster]:
+    """A cluster on the double of the API server with KServe's definitions and a namespace "models"."""
     from tests.cluster.harness import Cluster, Double
 
-    found = Cluster(Double())
+    plane = Double()
+    found = Cluster(plane)
     found.install()
     found.space()
     yield found
     found.close()
+    plane.close()
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """A real API server for the whole session."""
+    from tests.cluster.harness import TOKENS, Cluster
+    from tests.cluster.real import ControlPlane, assets
+
+    folder = assets()
+    if folder is None:
+        pytest.skip("KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver")
+    plane = ControlPlane(folder, TOKENS)
+    Cluster(plane).install()
+    yield plane
+    plane.close()
+
+
+@pytest.fixture(params=["double", "real"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The same on each control plane."""
+    from tests.cluster.harness import Cluster
+
+    if request.param == "double":
+        yield request.getfixturevalue("double")
+        return
+    plane = request.getfixturevalue("control_plane")
+    found = Cluster(plane, installed=True)
+    found.space()
+    yield found
+    found.close()
+    plane.clean()

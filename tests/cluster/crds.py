@@ -49,7 +49,10 @@ def plain(group: str, version: str, kind: str, plural: str, scope: str = "Namesp
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}"},
+        "metadata": {
+            "name": f"{plural}.{group}",
+            "annotations": {"api-approved.kubernetes.io": "unapproved, a stand-in for tests"},
+        },
         "spec": {
             "group": group,
             "scope": scope,

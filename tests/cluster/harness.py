@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .client import Client
+from .client import Client, RequestError
 from .crds import all_of_them
 from .deployments import Deployments
 from .double import ApiServer
@@ -17,6 +17,7 @@ from .scheduler import schedule
 Object = dict[str, Any]
 
 HEADGATE = User("system:serviceaccount:headgate:headgate", ("system:serviceaccounts", "system:authenticated"))
+_RBAC = "rbac.authorization.k8s.io/v1"
 TOKENS = {"headgate-t0ken": HEADGATE, "viewer-t0ken": User("viewer", ("system:authenticated",))}
 
 
@@ -28,11 +29,17 @@ class Plane(Protocol):
     def client(self, agent: str) -> Client:
         """As an administrator; `agent` is the field manager of what it writes."""
 
+    def as_user(self, token: str) -> Client:
+        """As somebody else, by one of TOKENS."""
+
     def revision(self) -> str:
         """Changes whenever something is written; "": it cannot be told."""
 
     def kubeconfig(self, token: str = "") -> Object:
         """How to get at it; without a token as an administrator."""
+
+    def settle(self) -> None:
+        """Wait until what was written counts everywhere."""
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -45,14 +52,21 @@ class Double:
 
     def __init__(self) -> None:
         self.server = ApiServer()
+        self.server.machine.authority.enforced = True
         self.server.machine.authority.tokens |= TOKENS
         self.faults = self.server.faults
 
     def client(self, agent: str = "test") -> Client:
         return self.server.client(agent=agent, shared=agent != "test")
 
+    def as_user(self, token: str) -> Client:
+        return self.server.client(TOKENS[token])
+
     def revision(self) -> str:
         return str(self.server.store.revision)
+
+    def settle(self) -> None:
+        """It does at once."""
 
     def kubeconfig(self, token: str = "") -> Object:
         return kubeconfig({"server": self.server.address}, {"token": token} if token else {})
@@ -64,7 +78,7 @@ class Double:
 class Cluster:
     """A plane and those who live there: kubelets, scheduler, Deployment and KServe controllers, all stepped."""
 
-    def __init__(self, plane: Any, namespace: str = "models") -> None:
+    def __init__(self, plane: Any, namespace: str = "models", installed: bool = False) -> None:
         self.plane = plane
         self.real: bool = plane.real
         self.client = plane.client("test")
@@ -73,7 +87,8 @@ class Cluster:
         self.kserve = KServe(plane.client("manager"))
         self.deployments = Deployments(plane.client("kube-controller-manager"))
         self._scheduler = plane.client("kube-scheduler")
-        self._installed = False
+        self._installed = installed
+        self._bound = 0
 
     @property
     def faults(self) -> Any:
@@ -84,8 +99,25 @@ class Cluster:
         """The custom resource definitions of KServe and its neighbours, and headgate's own."""
         if not self._installed:
             self._installed = True
-            for definition in all_of_them():
+            definitions = all_of_them()
+            for definition in definitions:
                 self.client.apply("customresourcedefinitions", definition, "install", force="true")
+            for definition in definitions:
+                self._served(definition)
+
+    def _served(self, definition: Object) -> None:
+        """Wait until the server has taken a definition up."""
+        spec = definition["spec"]
+        where = f"{spec['group']}/{spec['versions'][-1]['name']}/{spec['names']['plural']}"
+        for _ in range(300):
+            try:
+                self.client.list(where)
+                return
+            except RequestError as error:
+                if error.code not in (404, 429, 503):
+                    raise
+                self.plane.settle()
+        raise AssertionError(f"{where} is not served")
 
     def space(self, name: str = "") -> str:
         """A namespace, made where it is not there."""
@@ -93,6 +125,27 @@ class Cluster:
         if self.client.find("namespaces", name) is None:
             self.client.create("namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         return name
+
+    def bind(self, name: str, rules: list[Object], user: str = HEADGATE.name, namespace: str = "") -> None:
+        """Let a user do what `rules` say, in a namespace or by default everywhere, beside what he may do already."""
+        self._bound += 1
+        where = {"namespace": namespace} if namespace else {}
+        prefix, kind = ("", "Role") if namespace else ("cluster", "ClusterRole")
+        meta = {"name": f"{name}-{self._bound}", **where}
+        self.client.create(f"{prefix}roles", {"apiVersion": _RBAC, "kind": kind, "metadata": meta, "rules": rules})
+        binding = {
+            "apiVersion": _RBAC,
+            "kind": f"{kind}Binding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": meta["name"]},
+            "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+        }
+        self.client.create(f"{prefix}rolebindings", binding)
+        self.plane.settle()
+
+    def as_user(self, token: str) -> Client:
+        """Requests of somebody who is not the administrator."""
+        return self.plane.as_user(token)  # type: ignore[no-any-return]
 
     def add(self, plural: str, body: Object) -> Object:
         """Create an object, and give it its status where it has one: the server forgets it on creation."""
@@ -149,8 +202,8 @@ class Cluster:
         return client.ApiClient(settings)
 
     def close(self) -> None:
+        """The emulated parts stop; the plane is its owner's."""
         self.kubelets.stop()
-        self.plane.close()
 
 
 def kubeconfig(cluster: Object, user: Object) -> Object:
