@@ -12,12 +12,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from headgate.controller import crd
 from headgate.controller.extensions import LiveExtensions
 from headgate.controller.plugins import Plugins, plugins
 from headgate.controller.reference import markdown
 from headgate.core.config import Document, Model, SettingsError, validate
 from headgate.core.extensions import ExtensionSettings
-from headgate.core.hookspecs import CommandLine, EstimatorKind, SourceKind, StepKind, hookimpl
+from headgate.core.hookspecs import CommandLine, EstimatorKind, HomeKind, HostKind, SourceKind, StepKind, hookimpl
 from headgate.core.observation import AMOUNTS, STATES
 
 PARTS = set(ExtensionSettings.model_fields)
@@ -136,11 +137,16 @@ def _pipeline_names(document: Document) -> list[str]:
 
 
 @click.command()
-@click.option("--format", "form", type=click.Choice(["json", "markdown"]), default="json", show_default=True)
+@click.option("--format", "form", type=click.Choice(["json", "markdown", "crd"]), default="json", show_default=True)
 def schema(form: str) -> None:
-    """Print what the settings files may say: a JSON schema for editors, or the reference for people."""
+    """Print what the settings files may say: a JSON schema for editors, or the reference for people.
+
+    crd: the definition of the custom resource CPUBudget, as in deploy/crds.
+    """
     models = _models()
-    if form == "markdown":
+    if form == "crd":
+        click.echo(crd.text(), nl=False)
+    elif form == "markdown":
         click.echo(markdown(models), nl=False)
     else:
         click.echo(json.dumps({title: model.model_json_schema() for title, model in models.items()}, indent=2))
@@ -152,7 +158,9 @@ def _models() -> dict[str, type[Model]]:
     models: dict[str, type[Model]] = {}
     for name, (_, mapping) in found.named("headgate_settings").items():
         models[f"headgate {name}"] = mapping[name]
-    kinds: list[tuple[str, str, type[SourceKind | EstimatorKind | StepKind]]] = [
+    kinds: list[tuple[str, str, type[SourceKind | EstimatorKind | StepKind | HostKind | HomeKind]]] = [
+        ("headgate_host_adapters", "host: kind {}", HostKind),
+        ("headgate_homes", "home: kind {}", HomeKind),
         ("headgate_metric_sources", "sources: kind {}", SourceKind),
         ("headgate_demand_estimators", "estimator: kind {}", EstimatorKind),
         ("headgate_engine_steps", "steps: step {}", StepKind),

@@ -24,9 +24,10 @@ def markdown(models: Mapping[str, type[Model]]) -> str:
         schema = model.model_json_schema()
         parts.append(_section(f"## {title}", schema))
         for name, inner in schema.get("$defs", {}).items():
-            if name not in shown and inner.get("type") == "object":
-                shown.add(name)
-                parts.append(_section(f"### {name}", inner))
+            # Two models may have one name; what they say is different then.
+            if inner.get("type") == "object" and (told := _section(f"### {name}", inner)) not in shown:
+                shown.add(told)
+                parts.append(told)
     return "\n".join(parts)
 
 

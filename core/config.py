@@ -27,12 +27,24 @@ Path = tuple[str | int, ...]
 Millicores = Annotated[
     int,
     BeforeValidator(parse_cpu),
-    WithJsonSchema({"type": ["string", "number"], "description": "CPUs as a Kubernetes quantity: 250m, 2, 1.5"}),
+    WithJsonSchema(
+        {
+            "type": ["string", "number"],
+            "format": "cpu",
+            "description": "CPUs as a Kubernetes quantity: 250m, 2, 1.5",
+        }
+    ),
 ]
 Seconds = Annotated[
     float,
     BeforeValidator(parse_duration),
-    WithJsonSchema({"type": ["string", "number"], "description": "A duration: 250ms, 30s, 1m30s; a number is seconds"}),
+    WithJsonSchema(
+        {
+            "type": ["string", "number"],
+            "format": "seconds",
+            "description": "A duration: 250ms, 30s, 1m30s; a number is seconds",
+        }
+    ),
 ]
 
 
