@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import socket
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from headgate.adapters.kubernetes.api import Api, ApiError, connect, path
 from headgate.adapters.kubernetes.budgets import Budgets
+from headgate.adapters.kubernetes.cluster import answered, translated
 from headgate.adapters.kubernetes.events import Events
 from headgate.adapters.kubernetes.lease import Lease
 from headgate.adapters.kubernetes.settings import KubernetesHomeSettings
@@ -19,8 +21,6 @@ from headgate.core.budgets import CPUBudget
 from headgate.core.hosting import Rejected
 
 log = logging.getLogger("headgate.home")
-
-T = TypeVar("T")
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 PAUSE = "headgate-pause"
@@ -44,7 +44,7 @@ class KubernetesHome:
 
     def budgets(self) -> Sequence[CPUBudget | Rejected]:
         """See Home. Read afresh: a pause or a change counts from the next write on."""
-        return _asked("the CPUBudgets cannot be read (is deploy/crds applied?)", self._budgets.read)
+        return answered(self._budgets.read, "the CPUBudgets cannot be read (is deploy/crds applied?)")
 
     def campaign(self) -> None:
         """See Home."""
@@ -81,19 +81,19 @@ class KubernetesHome:
         except ApiError as error:
             if error.status != 409:
                 raise translated(error, what) from None
-            _asked(what, lambda: self._api.patch(self._switch, {"data": {"reason": reason}}))
+            answered(lambda: self._api.patch(self._switch, {"data": {"reason": reason}}), what)
 
     def load(self) -> Mapping[str, Any]:
         """See Home."""
-        return _asked("the state cannot be read", self._state.load)
+        return answered(self._state.load, "the state cannot be read")
 
     def save(self, state: Mapping[str, Any]) -> None:
         """See Home."""
-        _asked("the state cannot be written", lambda: self._state.save(state))
+        answered(lambda: self._state.save(state), "the state cannot be written")
 
     def report(self, budget: str, status: Mapping[str, Any]) -> None:
         """See Home. Budgets that are no resources are shown at /status only."""
-        _asked(f"the status of {budget} cannot be written", lambda: self._budgets.report(budget, status))
+        answered(lambda: self._budgets.report(budget, status), f"the status of {budget} cannot be written")
 
     def event(self, budget: str, kind: str, reason: str, message: str) -> None:
         """See Home."""
@@ -103,6 +103,10 @@ class KubernetesHome:
     def close(self) -> None:
         """See Home."""
         self._lease.close()
+
+    def requests(self) -> Mapping[tuple[str, str], int]:
+        """See Counted."""
+        return Counter(self._api.requests()) + Counter(self._election.requests())
 
     @property
     def _switch(self) -> str:
@@ -121,18 +125,3 @@ def _own_namespace() -> str:
         return ACCOUNT.read_text().strip() or "headgate"
     except OSError:
         return "headgate"
-
-
-def _asked(what: str, call: Callable[[], T]) -> T:
-    """What `call` returns, with the server's errors as the contract has them."""
-    try:
-        return call()
-    except ApiError as error:
-        raise translated(error, what) from None
-
-
-def translated(error: ApiError, what: str) -> OSError:
-    """An error of the server as the contract of homes has it."""
-    if error.status in (401, 403):
-        return PermissionError(f"{what}: {error}. Allow headgate's account to do this")
-    return ConnectionError(f"{what}: {error}")

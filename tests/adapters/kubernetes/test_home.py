@@ -248,7 +248,7 @@ def test_an_event_that_cannot_be_written_is_no_error(double: Cluster, home: Kube
     home.event("models/gone", "Normal", "CPUsMoved", "a 1 -> 2")
 
 
-@pytest.mark.parametrize(("code", "error"), [(403, PermissionError), (503, ConnectionError), (404, ConnectionError)])
+@pytest.mark.parametrize(("code", "error"), [(403, PermissionError), (503, ConnectionError), (404, FileNotFoundError)])
 def test_errors_are_those_of_the_contract(
     double: Cluster, home: KubernetesHome, code: int, error: type[Exception]
 ) -> None:
