@@ -60,6 +60,8 @@ class Kubelets:
         self.broken: dict[str, str] = {}
         """Pods (by name) whose resize fails, and the runtime's error."""
         self.now = 0.0
+        self.epoch = time.time()
+        """Unix time of `now` 0, for the times of conditions."""
         self.started = 0
         """Containers started or restarted so far."""
         self._nodes = None if nodes is None else set(nodes)
@@ -112,6 +114,9 @@ class Kubelets:
             state = self._pods[known["metadata"]["uid"]]
             for container in known["spec"]["containers"]:
                 state.restarts[container["name"]] = state.restarts.get(container["name"], 0) + 1
+
+    def _time(self) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.epoch + self.now))
 
     def _of(self, node: str) -> NodeRules:
         return self.rules.get(node, self.default)
@@ -213,8 +218,12 @@ class Kubelets:
         if not rules.old:
             observed = pod["metadata"].get("generation", 1)
             status["observedGeneration"] = observed
+            before = {one["type"]: one for one in pod["status"].get("conditions") or []}
             for condition in conditions:
                 condition["observedGeneration"] = observed
+                old = before.get(condition["type"], {})
+                same_state = all(old.get(key) == condition.get(key) for key in ("status", "reason"))
+                condition["lastTransitionTime"] = old["lastTransitionTime"] if same_state and old else self._time()
         if status != pod["status"]:
             try:
                 self.client.replace("pods", {**pod, "status": status}, "status")

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,11 @@ class ControlPlane:
 
         cluster = {"server": self.address, "certificate-authority": str(self._here / "apiserver.crt")}
         return kubeconfig(cluster, {"token": token or self._admin})
+
+    def install(self, definitions: Sequence[Object]) -> None:
+        client = self.client("install")
+        for definition in definitions:
+            client.apply("customresourcedefinitions", definition, "install", force="true")
 
     def settle(self) -> None:
         """Let the server's own caches (nodes, limits, roles) see what was written."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -59,6 +60,13 @@ class ApiServer:
             return found.code, found.object if shared else clone(found.object)
 
         return Client(send)
+
+    def define(self, definitions: Iterable[Object]) -> None:
+        """Serve custom resources at once; what is published is large and valid."""
+        for found in definitions:
+            meta = {**found["metadata"], "uid": str(uuid.uuid4()), "creationTimestamp": self.machine.now()}
+            self.store.put(("apiextensions.k8s.io", "customresourcedefinitions"), {**found, "metadata": meta})
+            self.machine.registry.define(found)
 
     def close(self) -> None:
         """Stop at once; open watches end."""
