@@ -73,6 +73,8 @@ class Memory:
     bounds: Mapping[str, Bound] = field(default_factory=dict)
     before: Mapping[str, int] = field(default_factory=dict)
     """Millicores that a pod had when it began to grow towards its present target."""
+    waiting: Mapping[str, float] = field(default_factory=dict)
+    """When a change was first seen waiting, where its condition does not tell."""
 
     def failed(self, group: Iterable[Managed], pod: Managed, refusal: Refusal, until: float) -> Memory:
         """After a change of `pod` failed: it stays as it is, and those of its pipeline that grew with it go back."""
@@ -189,18 +191,27 @@ def resting(shares: Sequence[Share]) -> list[Step]:
 def _learn(shares: Sequence[Share], memory: Memory, now: float, rules: Rules) -> Memory:
     """The memory after a look at the conditions of all pods."""
     uids = {managed.pod.uid for share in shares for managed in share.pods}
-    memory = replace(memory, bounds={u: b for u, b in memory.bounds.items() if u in uids and b.until > now})
+    memory = replace(
+        memory,
+        bounds={u: b for u, b in memory.bounds.items() if u in uids and b.until > now},
+        waiting={
+            m.pod.uid: memory.waiting.get(m.pod.uid, now)
+            for share in shares
+            for m in share.pods
+            if m.pod.resize is not None and not m.pod.resize.since
+        },
+    )
     for share in shares:
         for managed in share.pods:
             if managed.target is None or managed.pod.deleting:
                 continue
-            refusal = _failure(managed.pod, now, rules)
+            refusal = _failure(managed.pod, memory.waiting.get(managed.pod.uid), now, rules)
             if refusal is not None:
                 memory = memory.failed(share.pods, managed, refusal, now + rules.memory)
     return memory
 
 
-def _failure(pod: Pod, now: float, rules: Rules) -> Refusal | None:
+def _failure(pod: Pod, seen: float | None, now: float, rules: Rules) -> Refusal | None:
     found = pod.resize
     if found is None or found.generation not in (0, pod.generation):
         return None  # the kubelet has not judged what is asked for now
@@ -211,12 +222,13 @@ def _failure(pod: Pod, now: float, rules: Rules) -> Refusal | None:
             f"node {pod.node} will never resize pod {pod.key}{said}. It keeps what it has; a static CPU manager, "
             "swap or a node that is too small are the usual causes: move the pod, or lower its ceiling",
         )
-    if now - found.since <= rules.patience:
+    waited = now - (found.since if seen is None else seen)
+    if waited <= rules.patience:
         return None
     if found.stage is Stage.DEFERRED:
         return Refusal(
             "Deferred",
-            f"node {pod.node} has had no room for pod {pod.key} for {now - found.since:.0f} s{said}. "
+            f"node {pod.node} has had no room for pod {pod.key} for {waited:.0f} s{said}. "
             "It keeps what it has: free CPUs on the node, or add one",
         )
     if found.stage is Stage.ERROR:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.cluster import builders as make
+from tests.cluster.double.faults import matching
 from tests.cluster.harness import Cluster, Double
 
 from headgate.adapters.kserve.adapter import KserveAdapter
@@ -97,3 +98,381 @@ def test_cpus_move_from_one_service_to_another_in_place(cluster: Cluster) -> Non
     assert cpus(cluster, "b") == [("1400m", "1400m")]
     assert [pod["metadata"]["name"] for pod in cluster.pods()] == names, "no pod was replaced"
     assert all(c["restartCount"] == 0 for pod in cluster.pods() for c in pod["status"]["containerStatuses"])
+
+
+def hpa(name: str, target: str, kind: str = "Utilization") -> Object:
+    goal = {"type": kind, "averageUtilization": 80} if kind == "Utilization" else {"type": kind, "averageValue": "1"}
+    metrics = [{"type": "Resource", "resource": {"name": "cpu", "target": goal}}]
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": target}
+    spec = {"scaleTargetRef": reference, "minReplicas": 1, "maxReplicas": 5, "metrics": metrics}
+    meta = {"name": name, "namespace": "models"}
+    return {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": meta, "spec": spec}
+
+
+def vpa(target: str, mode: str) -> Object:
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": target}
+    spec = {"targetRef": reference, "updatePolicy": {"updateMode": mode}}
+    meta = {"name": target, "namespace": "models"}
+    return {"apiVersion": "autoscaling.k8s.io/v1", "kind": "VerticalPodAutoscaler", "metadata": meta, "spec": spec}
+
+
+def test_a_burstable_pod_stays_burstable_and_one_without_a_limit_gets_none(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "limited", make.resources("100m", "1", "256Mi", "256Mi"))
+    serve(cluster, "open", make.burstable("100m"))
+    cluster.settle()
+    Turns(cluster).reach({"models/limited": 700, "models/open": 900})
+    # Memory is limited at its request: with request = limit the pod would be Guaranteed.
+    assert cpus(cluster, "limited") == [("700m", "701m")]
+    assert cpus(cluster, "open") == [("900m", None)]
+
+
+def test_each_component_is_a_pipeline_and_replicas_share_their_grant(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("200m"), transformer=make.guaranteed("100m"), minReplicas=3)
+    cluster.settle()
+    turns = Turns(cluster, rules=[{"selector": {}, "slo": {"latency": "100ms"}}])
+    seen = {p.name: p for p in turns.observe().pipelines}
+    assert {name: len(p.replicas) for name, p in seen.items()} == {"models/a": 3, "models/a/transformer": 1}
+    assert {name: p.floor for name, p in seen.items()} == {"models/a": 30, "models/a/transformer": 10}
+    assert [p.slo.latency for p in seen.values() if p.slo] == [pytest.approx(0.05)] * 2
+    turns.reach({"models/a": 1000, "models/a/transformer": 400})
+    assert sorted(cpus(cluster, "a")) == [("333m", "333m"), ("333m", "333m"), ("334m", "334m")]
+    assert cpus(cluster, "a", "transformer") == [("400m", "400m")]
+
+
+def test_a_new_pod_is_sized_when_it_appears(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("500m"))
+    cluster.settle()
+    turns = Turns(cluster)
+    turns.reach({"models/a": 900})
+    cluster.client.patch("deployments", "a-predictor", "models", {"spec": {"replicas": 2}})
+    cluster.settle()
+    assert turns.observe().granted == {"models/a": 1400}
+    turns.reach({"models/a": 900})
+    assert cpus(cluster, "a") == [("450m", "450m")] * 2
+
+
+def test_a_pod_that_is_replaced_gets_its_grant_again(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("500m"))
+    cluster.settle()
+    turns = Turns(cluster)
+    turns.reach({"models/a": 900})
+    cluster.client.delete("pods", cluster.of("a")[0]["metadata"]["name"], "models")
+    cluster.settle()
+    assert cpus(cluster, "a") == [("500m", "500m")], "the template knows nothing of the grant"
+    turns.reach({"models/a": 900})
+    assert cpus(cluster, "a") == [("900m", "900m")]
+
+
+def test_what_a_dry_run_shows_is_accepted_as_it_is_and_nothing_is_written(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("1500m"))
+    serve(cluster, "b", make.guaranteed("500m"))
+    cluster.settle()
+    turns = Turns(cluster)
+    turns.observe()
+    before = cluster.plane.revision()
+    applied = turns.apply({"models/a": 600, "models/b": 1400}, dry_run=True)
+    assert cluster.plane.revision() == before
+    assert [(c.pipeline, c.before, c.after, c.refused) for c in applied.changes] == [
+        ("models/a", 1500, 600, None),
+        ("models/b", 500, 1400, None),
+    ]
+    assert "waits for" in applied.changes[1].reason
+    for change in applied.changes:
+        assert change.content_type == "application/strategic-merge-patch+json"
+        code, found = cluster.client.send("PATCH", change.path, change.body, change.content_type)
+        assert code == 200, found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "also", "more", "reason"),
+    [
+        (make.guaranteed("1"), hpa("x", "a-predictor"), {}, "UtilisationAutoscaler"),
+        (make.guaranteed("1"), hpa("x", "a-predictor", "AverageValue"), {}, None),
+        (make.guaranteed("1"), hpa("x", "other"), {}, None),
+        (make.guaranteed("1"), vpa("a-predictor", "Recreate"), {}, "VerticalPodAutoscaler"),
+        (make.guaranteed("1"), vpa("a-predictor", "Initial"), {}, None),
+        (make.guaranteed("1"), None, {"annotations": {}, "maxReplicas": 4}, "UtilisationAutoscaler"),
+        (make.guaranteed("1"), None, {"annotations": {}, "maxReplicas": 1}, None),
+        (
+            make.guaranteed("1"),
+            None,
+            {"annotations": {"serving.kserve.io/autoscalerClass": "keda"}, "maxReplicas": 4},
+            "UtilisationAutoscaler",
+        ),
+        ({"limits": {}, "requests": {}}, None, {}, "BestEffort"),
+        (make.guaranteed("1"), None, {"annotations": EXTERNAL | {"serving.kserve.io/stop": "true"}}, "Stopped"),
+    ],
+)
+def test_what_is_anothers_is_refused_with_the_reason(
+    cluster: Cluster, wanted: Object, also: Object | None, more: Object, reason: str | None
+) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", wanted, **more)
+    if also is not None:
+        plural = "horizontalpodautoscalers" if also["kind"].startswith("Horizontal") else "verticalpodautoscalers"
+        cluster.client.create(plural, also)
+    cluster.settle()
+    turns = Turns(cluster)
+    seen = turns.observe()
+    assert {name: refusal.reason for name, refusal in seen.refused.items()} == ({"models/a": reason} if reason else {})
+    assert [p.pinned for p in seen.pipelines] == ([bool(reason)] if reason != "Stopped" else [])
+    before = cpus(cluster, "a")
+    turns.reach({"models/a": 700})
+    assert cpus(cluster, "a") == (before if reason else [("700m", "700m")])
+
+
+def test_under_an_autoscaler_by_utilisation_only_limits_change_where_the_budget_says_so(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.burstable("200m", "500m"), annotations={}, maxReplicas=4)
+    cluster.settle()
+    turns = Turns(cluster, others={"utilisation": "LimitsOnly"})
+    seen = turns.observe()
+    assert seen.granted == {"models/a": 500}
+    assert [p.floor for p in seen.pipelines] == [200], "a limit is never below its request"
+    turns.reach({"models/a": 1300})
+    assert cpus(cluster, "a") == [("200m", "1300m")]
+
+
+def test_a_resize_policy_that_restarts_is_refused(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    service = make.inference_service("a", "models", make.guaranteed("500m"), annotations=EXTERNAL, custom=True)
+    service["spec"]["predictor"]["containers"][0]["resizePolicy"] = make.restarting()
+    cluster.client.create("inferenceservices", service)
+    cluster.settle()
+    seen = Turns(cluster).observe()
+    assert seen.refused["models/a"].reason == "RestartContainer"
+
+
+def test_an_old_node_is_refused(cluster: Cluster) -> None:
+    cluster.kubelets.default.old = True
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("500m"))
+    cluster.settle()
+    assert Turns(cluster).observe().refused["models/a"].reason == "NodeTooOld"
+
+
+def test_a_service_that_two_budgets_want_is_the_older_ones(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("500m"))
+    cluster.settle()
+    turns = Turns(cluster)
+    younger = CPUBudget("younger", "models", turns.budget.spec, created="2026-02-01T00:00:00Z")
+    seen = turns.host.observe([younger, turns.budget])
+    assert [p.name for p in seen["models/shared"].pipelines] == ["models/a"]
+    assert seen["models/younger"].pipelines == ()
+    assert seen["models/younger"].refused["models/a"].reason == "OtherBudget"
+
+
+def test_a_canary_is_sized_by_its_share_of_the_traffic(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    knative = {"serving.kserve.io/deploymentMode": "Knative"}
+    serve(cluster, "a", make.guaranteed("500m"), annotations=knative)
+    cluster.settle()
+    change = {"model": {"resources": make.guaranteed("400m")}, "canaryTrafficPercent": 20}
+    cluster.client.patch("inferenceservices", "a", "models", {"spec": {"predictor": change}})
+    cluster.settle()
+    revisions = sorted(pod["metadata"]["labels"]["serving.knative.dev/revision"] for pod in cluster.of("a"))
+    assert len(revisions) == 2
+    traffic = [{"revisionName": revisions[0], "percent": 80}, {"revisionName": revisions[1], "percent": 20}]
+    found = cluster.client.get("inferenceservices", "a", "models")
+    status = {**found["status"], "components": {"predictor": {"traffic": traffic}}}
+    cluster.client.status("inferenceservices", "a", "models", status)
+    turns = Turns(cluster)
+    turns.reach({"models/a": 1000})
+    by_revision = {
+        pod["metadata"]["labels"]["serving.knative.dev/revision"]: pod["spec"]["containers"][0]["resources"]["requests"]
+        for pod in cluster.of("a")
+    }
+    assert {name: found["cpu"] for name, found in by_revision.items()} == {revisions[0]: "800m", revisions[1]: "200m"}
+
+
+def test_a_service_that_is_scaled_to_zero_takes_nothing_and_is_sized_when_it_comes_back(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("500m"), annotations={"serving.kserve.io/deploymentMode": "Knative"})
+    cluster.kserve.asleep.add(("models", "a-predictor"))
+    cluster.settle()
+    turns = Turns(cluster)
+    seen = turns.observe()
+    assert (seen.pipelines, seen.granted) == ((), {})
+    assert seen.refused["models/a"].reason == "NoPods"
+    cluster.kserve.asleep.clear()
+    cluster.client.patch("deployments", "a-predictor-00001-deployment", "models", {"spec": {"replicas": 1}})
+    cluster.settle()
+    assert turns.observe().granted == {"models/a": 500}
+    turns.reach({"models/a": 800})
+    assert cpus(cluster, "a") == [("800m", "800m")]
+
+
+def test_a_graph_is_a_pipeline_of_its_services(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    for name in ("a", "b", "c"):
+        serve(cluster, name, make.guaranteed("200m"))
+    steps = [{"serviceName": "a"}, {"serviceName": "b"}]
+    graph = {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "InferenceGraph",
+        "metadata": {"name": "g", "namespace": "models"},
+        "spec": {"nodes": {"root": {"routerType": "Sequence", "steps": steps}}},
+    }
+    cluster.client.create("inferencegraphs", graph)
+    cluster.settle()
+    rule = {"graphs": ["g"], "weight": 3, "slo": {"latency": "80ms"}}
+    seen = Turns(cluster, rules=[rule]).observe()
+    found = {p.name: p for p in seen.pipelines}
+    assert set(found) == {"models/a", "models/b", "models/g/router"}, "c is not in the graph"
+    assert {p.weight for p in found.values()} == {3.0}
+    assert [p.slo.latency for p in found.values() if p.slo] == [pytest.approx(0.04)] * 2
+
+
+def test_what_the_nodes_have_can_be_the_total(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1", cpu="4", pool="serving"))
+    cluster.client.create("nodes", make.node("n2", cpu="200m"))
+    serve(cluster, "a", make.guaranteed("500m"))
+    cluster.client.create("pods", make.pod("x", make.container(wanted=make.guaranteed("300m")), node="n1"))
+    cluster.settle()
+    turns = Turns(cluster, nodes={"matchLabels": {"pool": "serving"}})
+    turns.budget = CPUBudget(
+        "shared", "models", turns.budget.spec.model_copy(update={"total": None}), created=turns.budget.created
+    )
+    seen = turns.observe()
+    assert seen.total == 4000 - 300
+    assert {node.name: node.free for node in seen.nodes} == {"n1": 3700}
+
+
+def test_an_infeasible_resize_is_taken_back_and_told(cluster: Cluster) -> None:
+    cluster.kubelets.default.static = True  # whole CPUs of Guaranteed pods are exclusive
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("1"))
+    cluster.settle()
+    turns = Turns(cluster)
+    turns.observe()
+    turns.apply({"models/a": 1500})
+    cluster.step()
+    turns.observe()
+    applied = turns.apply({"models/a": 1500})
+    assert applied.refused["models/a"].reason == "Infeasible"
+    cluster.step()
+    applied = turns.apply({"models/a": 1500})
+    assert not applied.changes, "and is not tried again at once"
+    assert applied.granted == {"models/a": 1000}
+    assert [pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] for pod in cluster.of("a")] == ["1"]
+
+
+def test_what_a_node_defers_keeps_its_reservation_and_is_taken_back_when_patience_ends(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1", cpu="2"))
+    serve(cluster, "a", make.guaranteed("500m"))
+    serve(cluster, "b", make.guaranteed("500m"))
+    cluster.settle()
+    turns = Turns(cluster, host={"patience": 5})
+    turns.observe()
+    turns.apply({"models/a": 1500, "models/b": 500})
+    # Somebody's pod is on the node before the kubelet looks.
+    cluster.client.create("pods", make.pod("x", make.container(wanted=make.guaranteed("900m")), node="n1"))
+    turns.cluster.kubelets.step(0)
+    while True:
+        cluster.step()
+        turns.now += 1
+        turns.observe()
+        applied = turns.apply({"models/a": 1500, "models/b": 500})
+        if applied.refused:
+            break
+        assert applied.granted == {"models/a": 1500, "models/b": 500}
+    assert applied.refused["models/a"].reason == "Deferred"
+    cluster.step()
+    assert turns.apply({"models/a": 1500, "models/b": 500}).granted == {"models/a": 500, "models/b": 500}
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_crash_between_shrink_and_growth_is_gone_on_with_by_the_next_process(
+    cluster: Cluster, answered: bool
+) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("1500m"))
+    serve(cluster, "b", make.guaranteed("500m"))
+    cluster.settle()
+    turns = Turns(cluster)
+    grants = {"models/a": 600, "models/b": 1400}
+    turns.observe()
+    if not answered:
+        cluster.faults.drop(matching("PATCH", "/resize", dry_run=False))
+    assert turns.apply(grants).pending
+    turns.restarted()
+    assert turns.reach(grants).granted == grants
+    assert cpus(cluster, "b") == [("1400m", "1400m")]
+
+
+def test_no_write_without_leave(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("1500m"))
+    cluster.settle()
+    turns = Turns(cluster)
+    turns.observe()
+    order = Order(turns.budget, 2000, {"models/a": 100}, {})
+    before = cluster.plane.revision()
+    turns.host.apply([order], lambda: False)
+    assert cluster.plane.revision() == before
+
+
+@pytest.mark.parametrize(
+    ("also", "grant", "reason"),
+    [
+        (make.limit_range("r", "models", max={"cpu": "2"}), 2500, "LimitRange"),
+        (make.quota("q", "models", {"requests.cpu": "1"}, requests__cpu="2"), 2500, "QuotaExceeded"),
+        (None, 9000, "NodeCapacity"),
+    ],
+)
+def test_the_meanings_of_a_403_are_told_apart(cluster: Cluster, also: Object | None, grant: int, reason: str) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("1"))
+    cluster.settle()
+    if also is not None:
+        cluster.add("limitranges" if also["kind"] == "LimitRange" else "resourcequotas", also)
+    turns = Turns(cluster, total="20")
+    turns.observe()
+    applied = turns.apply({"models/a": grant}, dry_run=True)
+    assert applied.refused["models/a"].reason == reason, applied.refused["models/a"]
+    assert applied.changes[0].refused == applied.refused["models/a"]
+    assert turns.reach({"models/a": grant}).granted["models/a"] <= 8000
+
+
+def test_a_service_that_may_not_be_resized_is_told_and_the_others_go_on(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("500m"))
+    cluster.settle()
+    said = 'pods "x" is forbidden: User "headgate" cannot patch resource "pods/resize" in API group ""'
+    cluster.faults.fail(matching("PATCH", "/resize"), 403, said, times=-1)
+    turns = Turns(cluster)
+    turns.observe()
+    applied = turns.apply({"models/a": 900})
+    assert applied.refused["models/a"].reason == "Forbidden"
+    cluster.faults.heal()
+    assert turns.reach({"models/a": 900}).granted == {"models/a": 900}, "it is asked again as soon as it may"
+
+
+def test_a_server_that_is_down_raises_what_the_contract_says(cluster: Cluster) -> None:
+    turns = Turns(cluster)
+    cluster.faults.fail(matching("GET"), 503, times=-1)
+    with pytest.raises(ConnectionError):
+        turns.observe()
+    cluster.faults.heal()
+    cluster.faults.fail(matching("GET", "inferenceservices"), 403, times=-1)
+    with pytest.raises(PermissionError, match="inferenceservices"):
+        turns.observe()
+
+
+def test_before_a_stop_what_waits_is_taken_back(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1", cpu="2"))
+    serve(cluster, "a", make.guaranteed("500m"))
+    cluster.settle()
+    turns = Turns(cluster)
+    turns.observe()
+    turns.apply({"models/a": 1500})
+    cluster.client.create("pods", make.pod("x", make.container(wanted=make.guaranteed("900m")), node="n1"))
+    cluster.step()
+    turns.host.restore(lambda: True)
+    assert [pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] for pod in cluster.of("a")] == ["500m"]

@@ -118,21 +118,21 @@ def test_what_the_node_puts_off_keeps_its_reservation_until_patience_ends_and_is
         next(p for p in world.pods if p.name == step.of.pod.name).write(step)
     world.admit(world.pods[1], 0)
     world.put_in_force(world.pods[1])
-    world.admit(world.pods[0], 0)
-    assert world.pods[0].condition == ("PodResizePending", "Deferred", 0)
-    waits = next_plan(world, targets, 900, made.memory, 60)
+    world.admit(world.pods[0], 1)
+    assert world.pods[0].condition == ("PodResizePending", "Deferred", 1)
+    waits = next_plan(world, targets, 900, made.memory, 61)
     assert not waits.steps
     assert "Deferred" in waits.pending["a"]
     assert Share("b", 900, shares(world.pods, targets, 900)[0].pods).room == 900 - 600 - 200
-    late = next_plan(world, targets, 900, waits.memory, 61)
+    late = next_plan(world, targets, 900, waits.memory, 62)
     assert [(s.of.pod.name, s.cpu.request, s.cpu.limit) for s in late.steps] == [("a-0", 300, 300)]
     assert late.refused["a"].reason == "Deferred"
     world.pods[0].write(late.steps[0])
-    world.admit(world.pods[0], 61)
-    again = next_plan(world, targets, 900, late.memory, 62)
+    world.admit(world.pods[0], 62)
+    again = next_plan(world, targets, 900, late.memory, 63)
     assert not again.steps
     assert not again.waiting, "what failed is not tried again at once"
-    assert next_plan(world, targets, 900, again.memory, 61 + 601).waiting
+    assert next_plan(world, targets, 900, again.memory, 62 + 601).waiting
 
 
 def test_what_is_infeasible_takes_nothing_and_is_restored_as_it_was_to_the_millicore() -> None:
