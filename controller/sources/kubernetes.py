@@ -21,6 +21,8 @@ from headgate.core.model import Sample
 from headgate.core.units import parse_duration
 
 _MOST_BYTES = 64 * 2**20
+_MOST_NAMES = 4000
+"""Characters of the names in one request."""
 _EXPONENT = {"n": -9, "u": -6, "m": -3}
 
 
@@ -30,8 +32,12 @@ class KubernetesSettings(Model):
     kubeconfig: FilePath | None = Field(default=None, description="By default the pod's own account, else ~/.kube")
     context: str | None = None
     namespace: str | None = Field(default=None, description="By default all that the account may see")
-    label: str = Field(default="serving.kserve.io/inferenceservice", description="Pod label that names the pipeline")
-    names: Mapping[str, str] = Field(default_factory=dict, description="Pipeline to the value of that label")
+    label: str = Field(default="serving.kserve.io/inferenceservice", description="Pod label that names the service")
+    component: str = Field(
+        default="component", description="Pod label of the part: a pipeline is namespace/service, or .../part"
+    )
+    main: str = Field(default="predictor", description="Part that the service's own name stands for")
+    names: Mapping[str, str] = Field(default_factory=dict, description="Pipeline to another name of it")
     container: str | None = Field(default=None, description="Count this container only; by default all of the pod")
     timeout: Annotated[Seconds, Field(gt=0)] = 5.0
 
@@ -50,7 +56,7 @@ class KubernetesSource:
         pods: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
         for item in self._items():
             try:
-                name = self._named.get(item["metadata"].get("labels", {}).get(self._settings.label, ""))
+                name = self._pipeline(item["metadata"])
                 if name is not None:
                     pods[name].append(self._usage(item))
             except (LookupError, TypeError, ValueError, ArithmeticError) as error:
@@ -65,9 +71,19 @@ class KubernetesSource:
         """Give the connections back."""
         self._client.close()  # type: ignore[no-untyped-call]
 
+    def _pipeline(self, meta: Mapping[str, Any]) -> str | None:
+        """Whose pod it is: "namespace/service", "namespace/service/part", or the service's bare name for all of it."""
+        labels, settings = meta.get("labels") or {}, self._settings
+        service, part = labels.get(settings.label, ""), labels.get(settings.component, settings.main)
+        full = f"{meta.get('namespace', '')}/{service}" + ("" if part == settings.main else f"/{part}")
+        return self._named.get(full) or self._named.get(service)
+
     def _items(self) -> list[Any]:
+        services = ",".join(sorted({name.split("/")[1] if "/" in name else name for name in self._named}))
+        label = self._settings.label
         options: dict[str, Any] = {
-            "label_selector": f"{self._settings.label} in ({','.join(self._named)})",
+            # Too many for a URL: all, of which those that are not asked for are skipped.
+            "label_selector": f"{label} in ({services})" if len(services) <= _MOST_NAMES else label,
             "_preload_content": False,  # the typed models refuse what they do not know
             "_request_timeout": self._settings.timeout,
         }

@@ -48,7 +48,8 @@ class BentoSettings(ScrapeSettings):
 class Recipe:
     """PromQL for each field of a sample, and the label of its results that names the pipeline.
 
-    In a query, $names is a regular expression of the pipelines' names at the host, $window the range of the rates,
+    In a query, $names is a regular expression of the pipelines' names at the host, $services one of the services in
+    names like "namespace/service/component" (either is ".+" where there are too many), $window the range of the rates,
     $match further matchers from the settings, $share (0 to 1) the share of a percentile. `age` is the number of
     seconds since the newest sample was scraped; without it none of the other answers is believed.
     """
@@ -72,68 +73,105 @@ _ENGINE = Recipe(
     },
 )
 
-_KSERVE_CPU = (
-    "sum by (label_serving_kserve_io_inferenceservice)"
-    ' (rate(container_cpu_usage_seconds_total{container="kserve-container"$match}[$window])'
-    " * on (namespace, pod) group_left (label_serving_kserve_io_inferenceservice)"
-    " max by (namespace, pod, label_serving_kserve_io_inferenceservice)"
-    ' (kube_pod_labels{label_serving_kserve_io_inferenceservice=~"$names"$match}))'
+# KServe: a pipeline is "namespace/service", with "/transformer" or "/explainer" for those components. Names of services
+# are unique within a namespace only, and all components of a service give their metrics the same model name: which of
+# them a series is from, the names of KServe's pods and of Knative's services tell.
+
+_POD = r'".*-(transformer|explainer)(-[0-9]{5}-deployment)?-[a-z0-9]+-[a-z0-9]{5}"'
+_ISVC = "label_serving_kserve_io_inferenceservice"
+
+
+def _by(service: str) -> str:
+    return f"by (namespace, {service}, headgate_stage)"
+
+
+def _named(vector: str, service: str) -> str:
+    """`vector` with the pipeline's name, from its labels namespace, `service` and headgate_stage."""
+    joined = f'label_join({vector}, "pipeline", "/", "namespace", "{service}", "headgate_stage")'
+    return f'label_replace({joined}, "pipeline", "$1", "pipeline", "(.*)/")'
+
+
+def _staged(vector: str) -> str:
+    """`vector` with the component, unless it is the predictor, from the pod's name."""
+    return f'label_replace({vector}, "headgate_stage", "$1", "pod", {_POD})'
+
+
+_SDK = 'request_predict_seconds_count{model_name=~"$services"$match}'
+_SDK_RATE = _named(f"sum {_by('model_name')} ({_staged(f'rate({_SDK}[$window])')})", "model_name")
+_SDK_BUCKETS = _staged('rate(request_predict_seconds_bucket{model_name=~"$services"$match}[$window])')
+_POD_CPU = _staged('rate(container_cpu_usage_seconds_total{container="kserve-container"$match}[$window])')
+_KSERVE_CPU = _named(
+    f"sum {_by(_ISVC)} ({_POD_CPU} * on (namespace, pod) group_left ({_ISVC})"
+    f' max by (namespace, pod, {_ISVC}) (kube_pod_labels{{{_ISVC}=~"$services"$match}}))',
+    _ISVC,
 )
 
 # The SDK's own histogram; it counts a request when its prediction has ended, so arrivals are completions here.
 _KSERVE = Recipe(
-    "model_name",
+    "pipeline",
     {
-        "age": 'time() - max by (model_name) (timestamp(request_predict_seconds_count{model_name=~"$names"$match}))',
-        "arrivals": 'sum by (model_name) (rate(request_predict_seconds_count{model_name=~"$names"$match}[$window]))',
-        "completions": 'sum by (model_name) (rate(request_predict_seconds_count{model_name=~"$names"$match}[$window]))',
-        "cpu_seconds": f'label_replace({_KSERVE_CPU}, "model_name", "$1",'
-        ' "label_serving_kserve_io_inferenceservice", "(.*)")',
-        "latency": "histogram_quantile($share, sum by (model_name, le)"
-        ' (rate(request_predict_seconds_bucket{model_name=~"$names"$match}[$window])))',
+        "age": _named(f"time() - max {_by('model_name')} ({_staged(f'timestamp({_SDK})')})", "model_name"),
+        "arrivals": _SDK_RATE,
+        "completions": _SDK_RATE,
+        "cpu_seconds": _KSERVE_CPU,
+        "latency": _named(
+            f"histogram_quantile($share, sum by (namespace, model_name, headgate_stage, le) ({_SDK_BUCKETS}))",
+            "model_name",
+        ),
     },
 )
 
 
 def _knative(new: str, old: str) -> str:
     """The same asked with the names since Knative 1.19 and, where those yield nothing, with the older ones."""
-    return (
-        f'label_replace({new}, "pipeline", "$1", "kn_service_name", "(.*)-predictor")'
-        f' or label_replace({old}, "pipeline", "$1", "service_name", "(.*)-predictor")'
-    )
+    return f"{_named(new, 'headgate_service')} or {_named(old, 'headgate_service')}"
 
 
-_NEW = 'kn_service_name=~"($names)-predictor"'
-_OLD = 'service_name=~"($names)-predictor"'
+def _placed(vector: str, service: str, namespace: str) -> str:
+    """`vector` with the service and the component of Knative's service "{service}-{component}", and its namespace."""
+    placed = f'label_replace({vector}, "namespace", "$1", "{namespace}", "(.+)")'
+    named = f'label_replace({placed}, "headgate_service", "$1", "{service}", "(.*)-(predictor|transformer|explainer)")'
+    return f'label_replace({named}, "headgate_stage", "$1", "{service}", ".*-(transformer|explainer)")'
+
+
+def _new(vector: str) -> str:
+    return _placed(vector, "kn_service_name", "k8s_namespace_name")
+
+
+def _old(vector: str) -> str:
+    return _placed(vector, "service_name", "namespace_name")
+
+
+_COMPONENT = "(predictor|transformer|explainer)"
+_NEW = f'kn_service_name=~"($services)-{_COMPONENT}"'
+_OLD = f'service_name=~"($services)-{_COMPONENT}"'
+_CALLS, _OLD_CALLS = "kn_serving_invocation_duration_seconds", "revision_app_request"
+_SUM, _MAX = (f"{how} {_by('headgate_service')}" for how in ("sum", "max"))
+_LE = "sum by (namespace, headgate_service, headgate_stage, le)"
 _KSERVE_KNATIVE = Recipe(
     "pipeline",
     {
         "age": _knative(
-            "(time() - max by (kn_service_name)"
-            f" (timestamp(kn_serving_invocation_duration_seconds_count{{{_NEW}$match}})))",
-            f"(time() - max by (service_name) (timestamp(revision_app_request_count{{{_OLD}$match}})))",
+            f"(time() - {_MAX} ({_new(f'timestamp({_CALLS}_count{{{_NEW}$match}})')}))",
+            f"(time() - {_MAX} ({_old(f'timestamp({_OLD_CALLS}_count{{{_OLD}$match}})')}))",
         ),
         "arrivals": _knative(
-            f"sum by (kn_service_name) (rate(kn_serving_invocation_duration_seconds_count{{{_NEW}$match}}[$window]))",
-            f"sum by (service_name) (rate(revision_app_request_count{{{_OLD}$match}}[$window]))",
+            f"{_SUM} ({_new(f'rate({_CALLS}_count{{{_NEW}$match}}[$window])')})",
+            f"{_SUM} ({_old(f'rate({_OLD_CALLS}_count{{{_OLD}$match}}[$window])')})",
         ),
         "completions": _knative(
-            "sum by (kn_service_name) (rate(kn_serving_invocation_duration_seconds_count"
-            f'{{{_NEW},http_response_status_code=~"2.."$match}}[$window]))',
-            "sum by (service_name)"
-            f' (rate(revision_app_request_count{{{_OLD},response_code_class="2xx"$match}}[$window]))',
+            f"{_SUM} (" + _new(f'rate({_CALLS}_count{{{_NEW},http_response_status_code=~"2.."$match}}[$window])') + ")",
+            f'{_SUM} ({_old(f"""rate({_OLD_CALLS}_count{{{_OLD},response_code_class="2xx"$match}}[$window])""")})',
         ),
         "queue": _knative(
-            f"sum by (kn_service_name) (kn_serving_queue_depth{{{_NEW}$match}})",
-            f"sum by (service_name) (revision_queue_depth{{{_OLD}$match}})",
+            f"{_SUM} ({_new(f'kn_serving_queue_depth{{{_NEW}$match}}')})",
+            f"{_SUM} ({_old(f'revision_queue_depth{{{_OLD}$match}}')})",
         ),
-        "cpu_seconds": f'label_replace({_KSERVE_CPU}, "pipeline", "$1",'
-        ' "label_serving_kserve_io_inferenceservice", "(.*)")',
+        "cpu_seconds": _KSERVE_CPU,
         "latency": _knative(
-            "histogram_quantile($share, sum by (kn_service_name, le)"
-            f" (rate(kn_serving_invocation_duration_seconds_bucket{{{_NEW}$match}}[$window])))",
-            "(histogram_quantile($share, sum by (service_name, le)"
-            f" (rate(revision_app_request_latencies_bucket{{{_OLD}$match}}[$window]))) / 1000)",
+            f"histogram_quantile($share, {_LE} ({_new(f'rate({_CALLS}_bucket{{{_NEW}$match}}[$window])')}))",
+            f"(histogram_quantile($share, {_LE} "
+            f"({_old(f'rate({_OLD_CALLS}_latencies_bucket{{{_OLD}$match}}[$window])')})) / 1000)",
         ),
     },
 )

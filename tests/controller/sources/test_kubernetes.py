@@ -52,9 +52,9 @@ def metrics(*items: dict[str, Any]) -> Answer:
     return Answer(json.dumps(body), kind="application/json")
 
 
-def source(web: Web, folder: Path, **settings: Any) -> KubernetesSource:
+def source(web: Web, folder: Path, *names: str, **settings: Any) -> KubernetesSource:
     chosen = KubernetesSettings(kubeconfig=kubeconfig(folder, web.url), **settings)
-    return KubernetesSource(chosen, ["us-east", "eu-west"])
+    return KubernetesSource(chosen, names or ["us-east", "eu-west"])
 
 
 def test_cpu_of_all_pods_of_a_pipeline_with_the_oldest_time(web: Web, tmp_path: Path) -> None:
@@ -69,8 +69,19 @@ def test_cpu_of_all_pods_of_a_pipeline_with_the_oldest_time(web: Web, tmp_path: 
     ]
     (asked,) = web.asked
     assert urlsplit(asked.path).path == "/apis/metrics.k8s.io/v1beta1/pods"
-    assert parse_qs(urlsplit(asked.path).query)["labelSelector"] == [f"{LABEL} in (us-east,eu-west)"]
+    assert parse_qs(urlsplit(asked.path).query)["labelSelector"] == [f"{LABEL} in (eu-west,us-east)"]
     assert asked.headers["Authorization"] == "Bearer hunter2"
+
+
+def test_services_of_one_name_in_two_namespaces_and_their_components_are_kept_apart(web: Web, tmp_path: Path) -> None:
+    found = [pod(f"p{i}", "us", "2026-01-01T00:00:00Z", "10s", kserve_container=f"{i}00m") for i in (1, 2, 3)]
+    found[1]["metadata"]["namespace"] = "test"
+    found[2]["metadata"]["labels"]["component"] = "transformer"
+    web.answer = lambda asked: metrics(*found)
+    names = ("prod/us", "test/us", "prod/us/transformer")
+    samples = {s.pipeline: s.cpu_seconds for s in source(web, tmp_path, *names).read(0)}
+    assert samples == {name: pytest.approx(i) for i, name in enumerate(names, 1)}
+    assert parse_qs(urlsplit(web.asked[0].path).query)["labelSelector"] == [f"{LABEL} in (us)"]
 
 
 def test_one_container_of_one_namespace(web: Web, tmp_path: Path) -> None:

@@ -18,6 +18,27 @@ from .conftest import Answer, Asked, Prometheus, Web
 ISVC = "label_serving_kserve_io_inferenceservice"
 KN, OLD = "kn_serving_invocation_duration_seconds", "revision_app_request"
 
+CPU = "container_cpu_usage_seconds_total"
+FIRST = 'namespace="prod",pod="us-predictor-5d5f8c7b9-abcde"'
+SECOND = 'namespace="prod",pod="us-predictor-5d5f8c7b9-fghij"'
+BEFORE = 'namespace="prod",pod="us-transformer-77c9d-klmno"'
+US = 'k8s_namespace_name="prod",kn_service_name="us-predictor"'
+
+
+def sdk(namespace: str, pod: str | None, rate: float) -> dict[str, float]:
+    """KServe's SDK; whoever scrapes it adds the namespace and, mostly, the pod."""
+    labels = f'model_name="us",namespace="{namespace}"' + (f',pod="{pod}"' if pod else "")
+    buckets = {f'request_predict_seconds_bucket{{{labels},le="{le}"}}': rate for le in ("0.2", "+Inf")}
+    none = {f'request_predict_seconds_bucket{{{labels},le="0.1"}}': 0.0}
+    return {f"request_predict_seconds_count{{{labels}}}": rate, **buckets, **none}
+
+
+def knative(namespace: str, service: str, rate: float) -> dict[str, float]:
+    labels = f'k8s_namespace_name="{namespace}",kn_service_name="{service}",http_response_status_code="200"'
+    buckets = {f'{KN}_bucket{{{labels},le="{le}"}}': rate for le in ("0.2", "+Inf")}
+    return {f"{KN}_count{{{labels}}}": rate, **buckets, f'{KN}_bucket{{{labels},le="0.1"}}': 0.0}
+
+
 # Metric to growth per second (counters, also buckets), and to value (gauges). Latencies lie evenly in (0.1, 0.2] s.
 COUNTERS: dict[str, float] = {
     'headgate_requests_total{pipeline="us",code="200"}': 20,
@@ -26,24 +47,28 @@ COUNTERS: dict[str, float] = {
     'headgate_request_duration_seconds_bucket{pipeline="us",le="0.1"}': 0,
     'headgate_request_duration_seconds_bucket{pipeline="us",le="0.2"}': 20,
     'headgate_request_duration_seconds_bucket{pipeline="us",le="+Inf"}': 20,
-    'request_predict_seconds_count{model_name="us"}': 20,
-    'request_predict_seconds_bucket{model_name="us",le="0.1"}': 0,
-    'request_predict_seconds_bucket{model_name="us",le="0.2"}': 20,
-    'request_predict_seconds_bucket{model_name="us",le="+Inf"}': 20,
-    'container_cpu_usage_seconds_total{namespace="prod",pod="us-1",container="kserve-container"}': 0.3,
-    'container_cpu_usage_seconds_total{namespace="prod",pod="us-2",container="kserve-container"}': 0.2,
-    'container_cpu_usage_seconds_total{namespace="prod",pod="us-2",container="queue-proxy"}': 9,
+    **sdk("prod", "us-predictor-5d5f8c7b9-abcde", 15),
+    **sdk("prod", "us-predictor-5d5f8c7b9-fghij", 5),
+    **sdk("prod", "us-transformer-77c9d-klmno", 8),
+    **sdk("test", "us-predictor-00002-deployment-77c9d-klmno", 3),
+    **sdk("alone", None, 4),
+    f'{CPU}{{{FIRST},container="kserve-container"}}': 0.3,
+    f'{CPU}{{{SECOND},container="kserve-container"}}': 0.2,
+    f'{CPU}{{{SECOND},container="queue-proxy"}}': 9,
+    f'{CPU}{{{BEFORE},container="kserve-container"}}': 0.7,
     'container_cpu_usage_seconds_total{namespace="prod",pod="sd-1",container="model"}': 0.5,
-    f'{KN}_count{{kn_service_name="us-predictor",http_response_status_code="200"}}': 18,
-    f'{KN}_count{{kn_service_name="us-predictor",http_response_status_code="503"}}': 2,
-    f'{KN}_bucket{{kn_service_name="us-predictor",http_response_status_code="200",le="0.1"}}': 0,
-    f'{KN}_bucket{{kn_service_name="us-predictor",http_response_status_code="200",le="0.2"}}': 18,
-    f'{KN}_bucket{{kn_service_name="us-predictor",http_response_status_code="200",le="+Inf"}}': 18,
-    f'{OLD}_count{{service_name="eu-predictor",response_code_class="2xx"}}': 9,
-    f'{OLD}_count{{service_name="eu-predictor",response_code_class="5xx"}}': 1,
-    f'{OLD}_latencies_bucket{{service_name="eu-predictor",le="100"}}': 0,
-    f'{OLD}_latencies_bucket{{service_name="eu-predictor",le="200"}}': 10,
-    f'{OLD}_latencies_bucket{{service_name="eu-predictor",le="+Inf"}}': 10,
+    f'{KN}_count{{{US},http_response_status_code="200"}}': 18,
+    f'{KN}_count{{{US},http_response_status_code="503"}}': 2,
+    f'{KN}_bucket{{{US},http_response_status_code="200",le="0.1"}}': 0,
+    f'{KN}_bucket{{{US},http_response_status_code="200",le="0.2"}}': 18,
+    f'{KN}_bucket{{{US},http_response_status_code="200",le="+Inf"}}': 18,
+    **knative("prod", "us-transformer", 7),
+    **knative("test", "us-predictor", 2),
+    f'{OLD}_count{{namespace_name="prod",service_name="eu-predictor",response_code_class="2xx"}}': 9,
+    f'{OLD}_count{{namespace_name="prod",service_name="eu-predictor",response_code_class="5xx"}}': 1,
+    f'{OLD}_latencies_bucket{{namespace_name="prod",service_name="eu-predictor",le="100"}}': 0,
+    f'{OLD}_latencies_bucket{{namespace_name="prod",service_name="eu-predictor",le="200"}}': 10,
+    f'{OLD}_latencies_bucket{{namespace_name="prod",service_name="eu-predictor",le="+Inf"}}': 10,
     'seldon_model_infer_total{model="us",code="200"}': 20,
     'seldon_model_infer_total{model="us",code="500"}': 2,
     'seldon_model_infer_api_seconds_bucket{model="us",le="0.1"}': 0,
@@ -62,19 +87,25 @@ COUNTERS: dict[str, float] = {
 }
 GAUGES: dict[str, float] = {
     'headgate_queue_length{pipeline="us"}': 3,
-    f'kube_pod_labels{{namespace="prod",pod="us-1",{ISVC}="us"}}': 1,
-    f'kube_pod_labels{{namespace="prod",pod="us-2",{ISVC}="us"}}': 1,
+    f'kube_pod_labels{{{FIRST},{ISVC}="us"}}': 1,
+    f'kube_pod_labels{{{SECOND},{ISVC}="us"}}': 1,
+    f'kube_pod_labels{{{BEFORE},{ISVC}="us"}}': 1,
     'kube_pod_labels{namespace="prod",pod="sd-1",label_seldon_deployment_id="us"}': 1,
-    'kn_serving_queue_depth{kn_service_name="us-predictor"}': 3,
-    'revision_queue_depth{service_name="eu-predictor"}': 4,
+    'kn_serving_queue_depth{k8s_namespace_name="prod",kn_service_name="us-predictor"}': 3,
+    'revision_queue_depth{namespace_name="prod",service_name="eu-predictor"}': 4,
 }
 
 # Recipe, pipeline, and what has to come out of it per second (amounts) or as it is (queue).
 EXPECTED: list[tuple[str, str, dict[str, float]]] = [
     ("engine", "us", {"arrivals": 22, "completions": 20, "dropped": 2, "cpu_seconds": 0.5, "queue": 3}),
-    ("kserve", "us", {"arrivals": 20, "completions": 20, "cpu_seconds": 0.5}),
-    ("kserve-knative", "us", {"arrivals": 20, "completions": 18, "cpu_seconds": 0.5, "queue": 3}),
-    ("kserve-knative", "eu", {"arrivals": 10, "completions": 9, "queue": 4}),
+    ("kserve", "prod/us", {"arrivals": 20, "completions": 20, "cpu_seconds": 0.5}),
+    ("kserve", "prod/us/transformer", {"arrivals": 8, "completions": 8, "cpu_seconds": 0.7}),
+    ("kserve", "test/us", {"arrivals": 3, "completions": 3}),
+    ("kserve", "alone/us", {"arrivals": 4, "completions": 4}),
+    ("kserve-knative", "prod/us", {"arrivals": 20, "completions": 18, "cpu_seconds": 0.5, "queue": 3}),
+    ("kserve-knative", "prod/us/transformer", {"arrivals": 7, "completions": 7}),
+    ("kserve-knative", "test/us", {"arrivals": 2, "completions": 2}),
+    ("kserve-knative", "prod/eu", {"arrivals": 10, "completions": 9, "queue": 4}),
     ("seldon", "us", {"arrivals": 22, "completions": 20}),
     ("seldon-v1", "us", {"arrivals": 20, "completions": 20, "cpu_seconds": 0.5}),
     ("bentoml", "us", {"arrivals": 22, "completions": 20, "dropped": 2}),
@@ -92,9 +123,13 @@ def exporter(begin: float) -> Callable[[Asked], Answer]:
     return answer
 
 
+HOSTED = ["prod/us", "prod/us/transformer", "test/us", "alone/us", "prod/eu"]
+
+
 def read(prometheus: Prometheus, recipe: str, **settings: Any) -> dict[str, Sample]:
+    names = settings.pop("names", HOSTED if recipe.startswith("kserve") else ["us", "eu"])
     given = {"url": prometheus.url, "recipe": recipe, "window": 5, "percentiles": [50], "retries": 0, **settings}
-    made = PrometheusSource(validate(Document("s.yaml", given), PrometheusSettings), ["us", "eu"])
+    made = PrometheusSource(validate(Document("s.yaml", given), PrometheusSettings), names)
     try:
         return {sample.pipeline: sample for sample in made.read(time.time())}
     finally:
@@ -120,4 +155,5 @@ def test_every_recipe_finds_what_its_server_exposes(web: Web, prometheus: Callab
         # Evenly in (0.1, 0.2]: the median is 0.15 s, whatever the unit of the server's buckets.
         assert sample.latency == {50: pytest.approx(0.15, rel=0.02)}, recipe
     assert sorted(read(watched, "engine", match={"pipeline": "us"})) == ["us"]
-    assert read(watched, "kserve", match={"namespace": "test"}) == {}
+    assert sorted(read(watched, "kserve", match={"namespace": "test"})) == ["test/us"]
+    assert sorted(read(watched, "kserve", match={"namespace": "test"}, names=["us"])) == ["us"]
