@@ -9,12 +9,14 @@ import click
 import headgate
 from headgate.controller import allocate, settings
 from headgate.controller.backtest import command as backtest
-from headgate.controller.extensions import LiveExtensions
+from headgate.controller.extensions import LiveExtensions, find_kind
 from headgate.controller.guard import brief
 from headgate.controller.plugins import plugins
-from headgate.core.config import Document, SettingsError
+from headgate.core.config import Document, SettingsError, validate
 from headgate.core.extensions import Extensions, ExtensionSettings
+from headgate.core.hookspecs import EngineKind
 from headgate.core.model import Infeasible
+from headgate.core.serving import InferenceEngine
 
 
 class Host:
@@ -23,6 +25,11 @@ class Host:
     def read(self, path: str) -> Document:
         """The parsed settings file at `path`."""
         return settings.read(path)
+
+    def engine(self, kind: str, document: Document) -> InferenceEngine:
+        """The engine that a plug-in, or headgate itself, offers."""
+        _, chosen = find_kind(plugins(), document, "headgate_engines", kind, EngineKind, ())
+        return chosen.open(validate(document, chosen.settings), document, self)
 
     def extensions(
         self, document: Document, settings: ExtensionSettings, pipelines: Sequence[str], interval: float

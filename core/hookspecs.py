@@ -26,6 +26,7 @@ from headgate.core.hosting import Home, HostAdapter
 from headgate.core.model import Observation, Sample
 from headgate.core.policies import Policy
 from headgate.core.providers import NodeProvider
+from headgate.core.serving import InferenceEngine
 
 hookspec = pluggy.HookspecMarker("headgate")
 hookimpl = pluggy.HookimplMarker("headgate")
@@ -160,6 +161,22 @@ class EngineStep(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class EngineKind:
+    """How to run an engine inside a serving framework's process."""
+
+    settings: type[Model]
+    """Of the settings file, the whole of it."""
+    open: Callable[[Any, Document, CommandLine], InferenceEngine]
+    """From an instance of `settings` and the document that it is of: with the models loaded and at work. Raises
+    SettingsError."""
+
+
+@hookspec
+def headgate_engines() -> Mapping[str, EngineKind]:  # type: ignore[empty-body]
+    """Engines by the name under which a serving framework's adapter asks for one; core/serving.py is the contract."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepKind:
     """How to make a step from its part of the settings."""
 
@@ -222,6 +239,10 @@ class CommandLine(Protocol):
 
     def read(self, path: str) -> Document:
         """The parsed settings file at `path` ("-": standard input). Raises SettingsError."""
+        ...
+
+    def engine(self, kind: str, document: Document) -> InferenceEngine:
+        """An engine of `kind` at work as the document says. Raises SettingsError; close() it in the end."""
         ...
 
     def extensions(

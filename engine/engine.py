@@ -14,7 +14,7 @@ from headgate.core.config import Document, SettingsError
 from headgate.core.extensions import Extensions, NoExtensions
 from headgate.core.model import Demands, Pipeline
 from headgate.core.units import MILLI
-from headgate.engine.dispatch import Dispatch, Dispatcher, Unmanaged
+from headgate.engine.dispatch import Dispatch, Dispatcher, Unmanaged, Work
 from headgate.engine.oip.errors import OipError
 from headgate.engine.oip.request import decode
 from headgate.engine.oip.response import Response, encode, error_response
@@ -102,10 +102,14 @@ class Engine:
         `body` and `header` as for `oip.request.decode`. Raises OipError (404, 503) where it is not accepted.
         """
         chain = self.chain(pipeline)
+        self.accept(pipeline, Inference(chain, self.tallies[pipeline], body, header, time.monotonic(), reply))
+
+    def accept(self, pipeline: str, work: Work) -> None:
+        """Run `work` at the expense of `pipeline`, which exists. Raises OipError (503) where it is not accepted."""
         tally = self.tallies[pipeline]
         tally.arrived()
         try:
-            self._dispatch.submit(pipeline, Inference(chain, tally, body, header, time.monotonic(), reply))
+            self._dispatch.submit(pipeline, work)
         except QueueFull:
             tally.refused(503)
             raise OipError(503, f"model {pipeline!r} has too many requests waiting", retry_after=1) from None

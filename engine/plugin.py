@@ -9,16 +9,17 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from headgate.core.address import parse_address
-from headgate.core.config import Model, SettingsError, validate
-from headgate.core.hookspecs import CommandLine, hookimpl
-from headgate.core.model import Infeasible
-from headgate.core.units import format_cpu
+from headgate.core.config import Document, Model, validate
+from headgate.core.hookspecs import CommandLine, EngineKind, hookimpl
+from headgate.core.serving import InferenceEngine
 
-log = logging.getLogger("headgate.engine")
+if TYPE_CHECKING:
+    from headgate.engine.settings import EngineSettings
 
 EXTRA = "this needs the engine's packages ({missing} is missing): pip install 'headgate[engine]'"
 DEMO_EXTRA = "the demo needs more packages ({missing} is missing): pip install 'headgate[demo]'"
@@ -30,6 +31,22 @@ def headgate_register_commands(cli: click.Group) -> None:
     cli.add_command(serve)
     cli.add_command(top)
     cli.add_command(demo)
+
+
+@hookimpl
+def headgate_engines() -> Mapping[str, EngineKind]:
+    """The same engine inside another server's process."""
+    from headgate.engine.settings import EngineSettings
+
+    return {"onnx": EngineKind(EngineSettings, _open)}
+
+
+def _open(settings: EngineSettings, document: Document, command_line: CommandLine) -> InferenceEngine:
+    try:
+        from headgate.engine.embedded import open_embedded
+    except ModuleNotFoundError as error:
+        raise click.ClickException(EXTRA.format(missing=error.name)) from None
+    return open_embedded(settings, document, command_line)
 
 
 @hookimpl
@@ -50,9 +67,7 @@ def serve(command_line: CommandLine, settings: str, listen: str | None) -> None:
     Ends with SIGTERM or Ctrl-C after every accepted request was answered; a second one ends it at once.
     """
     try:
-        from headgate.engine.control import Control
-        from headgate.engine.cpus import usable_cpus
-        from headgate.engine.engine import load_engine
+        from headgate.engine.embedded import assemble
         from headgate.engine.server import serve as run
         from headgate.engine.settings import EngineSettings
     except ModuleNotFoundError as error:
@@ -66,17 +81,7 @@ def serve(command_line: CommandLine, settings: str, listen: str | None) -> None:
             chosen = chosen.model_copy(update={"listen": parse_address(listen)})
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--listen") from None
-    if chosen.budget > (usable := usable_cpus()):
-        log.warning("the budget is %s CPUs, this process may use %s", format_cpu(chosen.budget), format_cpu(usable))
-    names = [pipeline.name for pipeline in chosen.pipelines]
-    extensions = command_line.extensions(document, chosen, names, chosen.interval)
-    engine = load_engine(chosen, document, extensions)
-    try:
-        control = Control(engine, extensions)
-    except Infeasible:
-        raise
-    except ValueError as error:
-        raise SettingsError(f"{document.place(('policy',))}: policy: {error}") from None
+    engine, control = assemble(chosen, document, command_line)
     control.start()
     try:
         code = run(engine, control, lambda url: click.echo(f"listening on {url}"))
@@ -86,7 +91,7 @@ def serve(command_line: CommandLine, settings: str, listen: str | None) -> None:
         ) from None
     finally:
         control.stop()
-        extensions.close()
+        control.extensions.close()
     if code:
         click.echo("headgate: the grace period ended before every request was answered", err=True)
         sys.exit(code)

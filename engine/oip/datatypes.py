@@ -69,14 +69,19 @@ class TensorSpec:
         )
 
 
-def from_json(name: str, data: object, datatype: str, shape: Sequence[int]) -> Array:
-    """The tensor in a JSON list, flat or nested, row-major. Raises OipError when it is not `datatype` of `shape`."""
+def from_json(name: str, data: object, datatype: str, shape: Sequence[int] | None) -> Array:
+    """The tensor in a JSON list, flat or nested, row-major; a shape of None is as the list is nested.
+
+    Raises OipError when it is not `datatype` of `shape`.
+    """
     if not isinstance(data, list):
         raise bad_request(f"input {name!r}: data must be a list")
     try:
         array = _strings(data) if datatype == "BYTES" else _numbers(name, data, datatype)
     except (ValueError, TypeError, OverflowError, FloatingPointError):
         raise bad_request(f"input {name!r}: data are not {datatype} values in a regular shape") from None
+    if shape is None:
+        return array
     count = math.prod(shape)
     if array.size != count:
         raise bad_request(f"input {name!r}: shape {list(shape)} needs {count} elements, data has {array.size}")

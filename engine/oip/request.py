@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import orjson
 
-from headgate.engine.oip.datatypes import NUMPY, Array, TensorSpec, from_binary, from_json
+from headgate.engine.oip.datatypes import Array, TensorSpec, from_binary, from_json
 from headgate.engine.oip.errors import bad_request
+from headgate.engine.oip.inputs import check_complete, check_datatype, check_shape, next_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,30 +84,22 @@ def _inputs(entries: object, binary: memoryview, specs: Sequence[TensorSpec]) ->
         name = entry.get("name")
         if not isinstance(name, str):
             raise bad_request(f"inputs[{index}]: name must be a string")
-        if name not in known:
-            raise bad_request(f"there is no input {name!r}; the inputs are {', '.join(known)}")
-        if name in found:
-            raise bad_request(f"input {name!r} is given twice")
+        spec = next_input(name, known, found)
         size = _binary_size(entry, name, len(binary) - at)
-        found[name] = _tensor(entry, known[name], None if size is None else binary[at : at + size])
+        found[name] = _tensor(entry, spec, None if size is None else binary[at : at + size])
         at += size or 0
-    if missing := [name for name in known if name not in found]:
-        raise bad_request(f"missing input {', '.join(map(repr, missing))}")
+    check_complete(known, found)
     if at != len(binary):
         raise bad_request(f"the body holds {len(binary)} bytes of binary data, the inputs account for {at}")
     return found
 
 
 def _tensor(entry: Mapping[str, object], spec: TensorSpec, raw: memoryview | None) -> Array:
-    datatype = entry.get("datatype")
-    if datatype != spec.datatype or datatype not in NUMPY:
-        shown = repr(datatype)[:40]
-        raise bad_request(f"input {spec.name!r}: datatype must be {spec.datatype}, found {shown}")
+    check_datatype(spec, entry.get("datatype"))
     shape = entry.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise bad_request(f"input {spec.name!r}: shape must be a list of sizes, 0 or more")
-    if not spec.accepts(shape):
-        raise bad_request(f"input {spec.name!r}: shape {shape[:16]} does not fit {spec.metadata()['shape']}")
+    check_shape(spec, shape)
     if raw is None:
         if "data" not in entry:
             raise bad_request(f"input {spec.name!r}: data is missing")

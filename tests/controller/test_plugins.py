@@ -204,7 +204,7 @@ def test_the_schema_names_every_kind() -> None:
 OFFERS = """
 from headgate.core.config import Model
 from headgate.core.hookspecs import (
-    EstimatorKind, HomeKind, HostKind, ProviderKind, SourceKind, StepKind, hookimpl
+    EngineKind, EstimatorKind, HomeKind, HostKind, ProviderKind, SourceKind, StepKind, hookimpl
 )
 
 class Settings(Model):
@@ -221,6 +221,10 @@ def headgate_demand_estimators():
 @hookimpl
 def headgate_engine_steps():
     return {"mine": StepKind(Settings, lambda settings: None)}
+
+@hookimpl
+def headgate_engines():
+    return {"mine": EngineKind(Settings, lambda settings, document, command_line: None)}
 
 @hookimpl
 def headgate_host_adapters():
@@ -243,7 +247,7 @@ def headgate_settings():
 def test_all_that_is_offered_by_name_is_found_and_has_settings(install: Install) -> None:
     found = Plugins(points(install("offers", OFFERS)))
     (plugin,) = found
-    assert len(plugin.hooks) == 7
+    assert len(plugin.hooks) == 8
     for hook in plugin.hooks:
         whose, mapping = found.named(hook)["mine"]
         assert whose == "offers"
