@@ -1,1 +1,1 @@
-"""KServe: CPUs move between InferenceServices, in place. The SDK of KServe is not used here."""
+"""KServe as a host: CPUs move between InferenceServices. `runtime`, which alone uses its SDK, runs in the pods."""
