@@ -45,17 +45,19 @@ def control_plane() -> Iterator[ControlPlane]:
     plane.close()
 
 
-@pytest.fixture(params=["double", "real"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """The same on each control plane."""
+@pytest.fixture
+def real(control_plane: ControlPlane) -> Iterator[Cluster]:
+    """The same on the real API server; clean again after each test."""
     from tests.cluster.harness import Cluster
 
-    if request.param == "double":
-        yield request.getfixturevalue("double")
-        return
-    plane = request.getfixturevalue("control_plane")
-    found = Cluster(plane, installed=True)
+    found = Cluster(control_plane, installed=True)
     found.space()
     yield found
     found.close()
-    plane.clean()
+    control_plane.clean()
+
+
+@pytest.fixture(params=["double", "real"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """Each of the two in turn."""
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
