@@ -138,10 +138,10 @@ class Judge:
         state = replace(self._state, learned={name: value for name, value in learned.items() if name in names})
         if self._restored is not None:
             state = _resumed(state, self._restored, config)
-            self._restored = None
         seen = {name: sample for name, sample in samples.items() if name in names}
         observation = Observation(seen, {n: g for n, g in inventory.granted.items() if n in names})
         self._state, decision = decide(state, observation, config, now)
+        self._restored = None
         reviewed = self._extensions.review(decision, observation, config)
         if isinstance(reviewed, str):
             return Verdict(self._still(budget, inventory), decision, Trouble("Vetoed", reviewed))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from headgate.controller.run.clock import Clock
 from headgate.controller.run.judge import Judge, Trouble, Verdict
-from headgate.controller.run.memory import Memory
+from headgate.controller.run.parts import Known, Parts, Record
 from headgate.controller.run.reporter import Reporter
 from headgate.controller.run.settings import RunSettings
 from headgate.controller.run.status import View
 from headgate.core.budgets import CPUBudget, by_age
-from headgate.core.demand import Estimator
-from headgate.core.extensions import Extensions
-from headgate.core.hosting import Applied, Home, HostAdapter, Inventory, Order, Rejected
+from headgate.core.hosting import Applied, Inventory, Rejected
 from headgate.core.model import Sample
 
 log = logging.getLogger("headgate.run")
@@ -25,46 +23,6 @@ TICK = 1.0
 """Seconds between two looks at a change that is under way, at the pause switch, and at who leads."""
 SAME = 0.25
 """A sample is the one before when nothing but its time differs, by less than so many seconds: ages are rounded."""
-
-
-@dataclass(slots=True)
-class Record:
-    """How the loop does, for the probes and the metrics; times by the loop's clock."""
-
-    beat: float
-    """Its last sign of life."""
-    leads: bool = False
-    turned: float | None = None
-    """When a turn was last done without an error, as leader or not."""
-    turns: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    """All turns together."""
-    moves: int = 0
-    """Changes written to the hosts."""
-    problem: str | None = None
-    """Why the last turn failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the loop connects."""
-
-    home: Home
-    host: HostAdapter
-    extensions: Extensions
-    estimator: Estimator
-    memory: Memory
-    budgets: Callable[[], Sequence[CPUBudget | Rejected]]
-
-
-@dataclass(slots=True)
-class Known:
-    """What is the leader's alone, from one turn to the next."""
-
-    judges: dict[str, Judge] = field(default_factory=dict)
-    orders: dict[str, Order] = field(default_factory=dict)
-    """In force or under way, by budget."""
 
 
 class Loop:
@@ -235,7 +193,8 @@ class Loop:
             views = {b.key: self._judge(known, b, held, inventories.get(b.key), samples, now) for b in budgets}
             orders = [view.verdict.order for view in views.values() if view.verdict.order is not None]
             made = self._parts.host.apply(orders, lambda: False, dry_run=True) if orders else {}
-            self.views = {key: replace(view, applied=made.get(key)) for key, view in views.items()}
+            # Nothing is under way: it would only begin.
+            self.views = {key: replace(view, applied=_at_rest(made.get(key))) for key, view in views.items()}
         except Exception as error:  # noqa: BLE001
             self._fail(error)
 

@@ -12,8 +12,9 @@ from headgate.controller.extensions import find_kind
 from headgate.controller.plugins import plugins
 from headgate.controller.run.budgets import FileBudgets
 from headgate.controller.run.clock import Clock
-from headgate.controller.run.loop import Loop, Parts
+from headgate.controller.run.loop import Loop
 from headgate.controller.run.memory import Memory
+from headgate.controller.run.parts import Parts
 from headgate.controller.run.reporter import Reporter
 from headgate.controller.run.settings import RunSettings
 from headgate.core.config import Document, Path, SettingsError, validate

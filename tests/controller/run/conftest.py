@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from headgate.controller.run.loop import Loop, Parts
+from headgate.controller.run.loop import Loop
 from headgate.controller.run.memory import Memory
+from headgate.controller.run.parts import Parts
 from headgate.controller.run.reporter import Reporter
 from headgate.controller.run.settings import RunSettings, StateSettings
 from headgate.core.budgets import BudgetSpec, CPUBudget
