@@ -111,11 +111,18 @@ class Recorder:
             if event.kind == ("", "pods"):
                 yield ("DELETED" if event.new is None else "MODIFIED"), event.last
 
-    def _watched(self) -> Iterator[tuple[str, Object]]:
-        query = f"watch=true&resourceVersion={self._revision}&timeoutSeconds=1"
-        code, text = self.cluster.client.send("GET", f"/api/v1/pods?{query}", None, "application/json")
-        assert code == 200, text
-        lines = [text] if isinstance(text, dict) else [json.loads(line) for line in (text or "").splitlines()]
-        for line in lines:
-            assert line["type"] != "ERROR", line
-            yield line["type"], line["object"]
+    def _watched(self) -> list[tuple[str, Object]]:
+        """All events up to now; a slow server gets more time to tell them."""
+        now = {pod["metadata"]["uid"]: pod["metadata"]["resourceVersion"] for pod in self.cluster.pods()}
+        for seconds in (1, 2, 4, 8):
+            query = f"watch=true&resourceVersion={self._revision}&timeoutSeconds={seconds}"
+            code, text = self.cluster.client.send("GET", f"/api/v1/pods?{query}", None, "application/json")
+            assert code == 200, text
+            lines = [text] if isinstance(text, dict) else [json.loads(line) for line in (text or "").splitlines()]
+            told = {uid: one["metadata"]["resourceVersion"] for uid, one in self._first.items()}
+            for line in lines:
+                assert line["type"] != "ERROR", line
+                told[line["object"]["metadata"]["uid"]] = line["object"]["metadata"]["resourceVersion"]
+            if all(int(told.get(uid, "0")) >= int(version) for uid, version in now.items()):
+                return [(line["type"], line["object"]) for line in lines]
+        raise AssertionError("the server does not tell all events")
