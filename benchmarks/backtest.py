@@ -6,8 +6,8 @@ decisions every 10 s. CPU seconds of this process, which works on one core at a 
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,13 +42,16 @@ def world(pipelines: int) -> World:
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or [name for name in names() if name != "oracle-free"]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("policies", nargs="*", default=[name for name in names() if name != "oracle-free"])
+    parser.add_argument("--pipelines", type=int, nargs="+", default=[10, 100])
+    chosen = parser.parse_args()
     short = Trace(("a",), np.array([[10.0]]))
     simulate(short, world(1), contender("equal", short, world(1), interval=10, floor=1000).policy)  # compiles
     print(f"{'pipelines':>9} {'requests':>11} {'policy':<14} {'CPU s':>8} {'decision (median, p99)':>24}")
-    for pipelines in (10, 100):
+    for pipelines in chosen.pipelines:
         load, setting = trace(pipelines), world(pipelines)
-        for name in chosen:
+        for name in chosen.policies:
             begin = time.process_time()
             found = contender(name, load, setting, interval=10, floor=1000)
             result = figures(simulate(load, found.world, found.policy), setting)
