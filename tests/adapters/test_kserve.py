@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.cluster import builders as make
 from tests.cluster.double.faults import matching
-from tests.cluster.harness import Cluster, Double
+from tests.cluster.harness import Cluster
 
 from headgate.adapters.kserve.adapter import KserveAdapter
 from headgate.adapters.kserve.settings import KserveSettings
@@ -18,15 +17,6 @@ from headgate.core.hosting import Applied, Inventory, Order
 
 Object = dict[str, Any]
 EXTERNAL = {"serving.kserve.io/autoscalerClass": "external"}
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    made = Cluster(Double())
-    made.install()
-    made.space()
-    yield made
-    made.close()
 
 
 class Turns:
@@ -388,22 +378,20 @@ def test_what_a_node_defers_keeps_its_reservation_and_is_taken_back_when_patienc
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_crash_between_shrink_and_growth_is_gone_on_with_by_the_next_process(
-    cluster: Cluster, answered: bool
-) -> None:
-    cluster.client.create("nodes", make.node("n1"))
-    serve(cluster, "a", make.guaranteed("1500m"))
-    serve(cluster, "b", make.guaranteed("500m"))
-    cluster.settle()
-    turns = Turns(cluster)
+def test_a_crash_between_shrink_and_growth_is_gone_on_with_by_the_next_process(double: Cluster, answered: bool) -> None:
+    double.client.create("nodes", make.node("n1"))
+    serve(double, "a", make.guaranteed("1500m"))
+    serve(double, "b", make.guaranteed("500m"))
+    double.settle()
+    turns = Turns(double)
     grants = {"models/a": 600, "models/b": 1400}
     turns.observe()
     if not answered:
-        cluster.faults.drop(matching("PATCH", "/resize", dry_run=False))
+        double.faults.drop(matching("PATCH", "/resize", dry_run=False))
     assert turns.apply(grants).pending
     turns.restarted()
     assert turns.reach(grants).granted == grants
-    assert cpus(cluster, "b") == [("1400m", "1400m")]
+    assert cpus(double, "b") == [("1400m", "1400m")]
 
 
 def test_no_write_without_leave(cluster: Cluster) -> None:
@@ -440,27 +428,27 @@ def test_the_meanings_of_a_403_are_told_apart(cluster: Cluster, also: Object | N
     assert turns.reach({"models/a": grant}).granted["models/a"] <= 8000
 
 
-def test_a_service_that_may_not_be_resized_is_told_and_the_others_go_on(cluster: Cluster) -> None:
-    cluster.client.create("nodes", make.node("n1"))
-    serve(cluster, "a", make.guaranteed("500m"))
-    cluster.settle()
+def test_a_service_that_may_not_be_resized_is_told_and_the_others_go_on(double: Cluster) -> None:
+    double.client.create("nodes", make.node("n1"))
+    serve(double, "a", make.guaranteed("500m"))
+    double.settle()
     said = 'pods "x" is forbidden: User "headgate" cannot patch resource "pods/resize" in API group ""'
-    cluster.faults.fail(matching("PATCH", "/resize"), 403, said, times=-1)
-    turns = Turns(cluster)
+    double.faults.fail(matching("PATCH", "/resize"), 403, said, times=-1)
+    turns = Turns(double)
     turns.observe()
     applied = turns.apply({"models/a": 900})
     assert applied.refused["models/a"].reason == "Forbidden"
-    cluster.faults.heal()
+    double.faults.heal()
     assert turns.reach({"models/a": 900}).granted == {"models/a": 900}, "it is asked again as soon as it may"
 
 
-def test_a_server_that_is_down_raises_what_the_contract_says(cluster: Cluster) -> None:
-    turns = Turns(cluster)
-    cluster.faults.fail(matching("GET"), 503, times=-1)
+def test_a_server_that_is_down_raises_what_the_contract_says(double: Cluster) -> None:
+    turns = Turns(double)
+    double.faults.fail(matching("GET"), 503, times=-1)
     with pytest.raises(ConnectionError):
         turns.observe()
-    cluster.faults.heal()
-    cluster.faults.fail(matching("GET", "inferenceservices"), 403, times=-1)
+    double.faults.heal()
+    double.faults.fail(matching("GET", "inferenceservices"), 403, times=-1)
     with pytest.raises(PermissionError, match="inferenceservices"):
         turns.observe()
 
