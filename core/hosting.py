@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from headgate.core.budgets import CPUBudget
-from headgate.core.model import Node, Pipeline, Sample
+from headgate.core.model import Demands, Node, Pipeline, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ class Order:
     grants: Mapping[str, int]
     replicas: Mapping[str, int]
     """Millicores of each replica."""
+    demands: Demands = field(default_factory=dict)
+    """What was found of their load, for hosts that divide an SLO or a weight by it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,20 @@ from dataclasses import replace
 
 from headgate.adapters.kserve.inventory import inventory
 from headgate.adapters.kserve.members import Claim, claims
+from headgate.adapters.kserve.replicas import Replicas
 from headgate.adapters.kserve.services import main_containers
 from headgate.adapters.kserve.settings import KserveSettings
-from headgate.adapters.kserve.slos import Known, slos
+from headgate.adapters.kserve.slos import Known, learned, slos
 from headgate.adapters.kserve.survey import Survey, survey
 from headgate.adapters.kserve.targets import share_of
+from headgate.adapters.kserve.template import Templates
+from headgate.adapters.kserve.writes import Slow
 from headgate.adapters.kubernetes.actuate import Outcome, Resizer
 from headgate.adapters.kubernetes.api import Api
 from headgate.adapters.kubernetes.cluster import read_cluster
 from headgate.adapters.kubernetes.resize import Memory, Rules, Share, plan, resting
 from headgate.core.budgets import CPUBudget
-from headgate.core.hosting import Applied, Inventory, Order
+from headgate.core.hosting import Applied, Inventory, Order, Refusal
 
 
 class KserveAdapter:
@@ -34,6 +37,9 @@ class KserveAdapter:
         self._budgets: dict[str, CPUBudget] = {}
         self._seen: Survey | None = None
         self._known = Known()
+        self._templates = Templates(api, settings.memory)
+        self._replicas = Replicas(api)
+        self._notes: Mapping[str, Refusal] = {}
         self._orders: Sequence[Order] = ()
 
     def observe(self, budgets: Sequence[CPUBudget]) -> Mapping[str, Inventory]:
@@ -42,7 +48,9 @@ class KserveAdapter:
         found = self._seen = survey(self._api, self._settings.namespaces, self._clock())
         claimed = claims(found, budgets, self._known.loads)
         return {
-            key: inventory(found, claim, self._settings.least, slos(claim, found.graphs, self._known.times))
+            key: inventory(
+                found, claim, self._settings.least, slos(claim, found.graphs, self._known.times), self._notes
+            )
             for key, claim in claimed.items()
         }
 
@@ -60,7 +68,14 @@ class KserveAdapter:
         self._memory = outcome.memory
         if not dry_run:
             self._orders = tuple(orders)
-        return {share.budget: _applied(share, outcome) for share in shares}
+            self._known = learned(self._known, orders)
+        slow = Slow()
+        for order, share in zip(orders, shares, strict=True):
+            claim, room = claimed[order.budget.key], share.room - sum(step.cost for step in made.steps)
+            for path in (self._templates, self._replicas):
+                path.step(claim, order, outcome.pending, room, now, slow, dry_run=dry_run, allowed=allowed)
+        self._notes = slow.notes
+        return {share.budget: _applied(share, outcome, slow) for share in shares}
 
     def restore(self, allowed: Callable[[], bool]) -> None:
         """As HostAdapter."""
@@ -94,7 +109,7 @@ class KserveAdapter:
         return [share_of(claimed[order.budget.key], order, least, memory, asked) for order in orders]
 
 
-def _applied(share: Share, outcome: Outcome) -> Applied:
+def _applied(share: Share, outcome: Outcome, slow: Slow) -> Applied:
     """One budget's part of an outcome."""
     granted: dict[str, int] = {}
     for managed in share.pods:
@@ -103,7 +118,7 @@ def _applied(share: Share, outcome: Outcome) -> Applied:
             granted[managed.pipeline] = granted.get(managed.pipeline, 0) + amount
     return Applied(
         granted=granted,
-        changes=tuple(change for change in outcome.changes if change.pipeline in granted),
-        pending={name: text for name, text in outcome.pending.items() if name in granted},
+        changes=tuple(change for change in (*outcome.changes, *slow.changes) if change.pipeline in granted),
+        pending={name: text for name, text in (slow.pending | outcome.pending).items() if name in granted},
         refused={name: refusal for name, refusal in outcome.refused.items() if name in granted},
     )

@@ -10,13 +10,16 @@ from typing import Any
 from headgate.adapters.kserve.members import Claim, Member
 from headgate.adapters.kserve.survey import Range, Survey
 from headgate.adapters.kubernetes.shape import taken
-from headgate.core.hosting import Inventory
+from headgate.core.hosting import Inventory, Refusal
 from headgate.core.model import Node, Pipeline, Replica, Slo
 from headgate.core.units import format_cpu
 
 
-def inventory(found: Survey, claim: Claim, least: int, slos: Mapping[str, Slo]) -> Inventory:
+def inventory(
+    found: Survey, claim: Claim, least: int, slos: Mapping[str, Slo], notes: Mapping[str, Refusal]
+) -> Inventory:
     """What a budget covers. `least`: millicores that every pod keeps. `slos`: of the pipelines that have one.
+    `notes`: why templates and replicas stay as they are, for the report.
 
     Raises PermissionError where the total is what nodes have and headgate may not look at them.
     """
@@ -29,7 +32,7 @@ def inventory(found: Survey, claim: Claim, least: int, slos: Mapping[str, Slo]) 
         nodes=_nodes(found, members, least),
         granted={member.name: member.taken for member in members},
         refused={**claim.refused, **{m.name: m.refused for m in claim.members if m.refused is not None}},
-        details={member.name: _details(member) for member in claim.members},
+        details={member.name: _details(member, notes.get(member.name)) for member in claim.members},
     )
 
 
@@ -120,11 +123,13 @@ def _nodes(found: Survey, members: Iterable[Member], least: int) -> tuple[Node, 
     return tuple(nodes)
 
 
-def _details(member: Member) -> Mapping[str, Any]:
+def _details(member: Member, note: Refusal | None) -> Mapping[str, Any]:
     leaving = sum(taken(pod, member.limits_only) for pod in member.leaving)
     details: dict[str, Any] = {"mode": str(member.mode), "component": member.component, "pods": len(member.live)}
     if member.limits_only:
         details["limitsOnly"] = True
+    if note is not None:
+        details["durable"] = {"reason": note.reason, "message": note.message}
     if member.graphs:
         details["graphs"] = list(member.graphs)
     if leaving:

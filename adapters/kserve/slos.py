@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headgate.adapters.kserve.graphs import Graph
 from headgate.adapters.kserve.members import Claim, Member
-from headgate.core.model import Slo
+from headgate.core.hosting import Order
+from headgate.core.model import Demand, Slo
 
 STAGES = ("predictor", "transformer")
 """Components that every prediction passes; an explainer answers requests of another kind."""
@@ -21,6 +22,25 @@ class Known:
     """Requests per second of graphs, by namespace/name."""
     times: Mapping[str, float] = field(default_factory=dict)
     """CPU seconds per request, by pipeline."""
+
+
+def learned(known: Known, orders: Sequence[Order]) -> Known:
+    """With what the latest decisions knew. A value stays until it has changed by a fifth: each change of an SLO or a
+    weight has everything divided anew.
+    """
+    loads, times = dict(known.loads), dict(known.times)
+    for order in orders:
+        for name, demand in order.demands.items():
+            if isinstance(demand, Demand):
+                _follow(times, name, demand.cpu_seconds_per_request)
+                if name.endswith("/router"):
+                    _follow(loads, name.removesuffix("/router"), demand.arrival_rate)
+    return Known(loads, times)
+
+
+def _follow(values: dict[str, float], name: str, value: float) -> None:
+    if value > 0 and abs(value - values.get(name, 0.0)) > 0.2 * values.get(name, 0.0):
+        values[name] = value
 
 
 def slos(claim: Claim, graphs: Mapping[str, Graph], times: Mapping[str, float]) -> Mapping[str, Slo]:

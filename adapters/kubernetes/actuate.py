@@ -121,7 +121,7 @@ class Resizer:
         Raises ConnectionError when the server gave no answer before anything was written.
         """
         outcome = Outcome(pending=dict(plan.pending), refused=dict(plan.refused), memory=plan.memory)
-        checked, said = self._check(plan, outcome)
+        checked, said, left = self._check(plan, outcome)
         for step in (*plan.steps, *plan.waiting):
             refusal = said.get(step.of.pod.uid)
             if refusal is not None:
@@ -135,9 +135,12 @@ class Resizer:
             uid = step.of.pod.uid
             if uid not in checked or uid in held or (step.cost and step.of.pipeline in groups):
                 continue
+            if not left:
+                break
             if outcome.stopped or not allowed():
                 outcome.stopped = True
                 break
+            left -= 1
             self._write(step, plan, outcome, until)
         return outcome
 
@@ -149,12 +152,12 @@ class Resizer:
                 return
             self._write(step, Plan((), (), {}, {}, Memory()), outcome, 0.0)
 
-    def _check(self, plan: Plan, outcome: Outcome) -> tuple[set[str], dict[str, Refusal | None]]:
-        """The pods whose steps the server was asked about, and what it said of each."""
+    def _check(self, plan: Plan, outcome: Outcome) -> tuple[set[str], dict[str, Refusal | None], int]:
+        """The pods whose steps the server was asked about, what it said of each, and how many requests are left."""
         shrinking = {step.of.pod.namespace for step in plan.steps if not step.cost}
         forbidden: dict[str, Refusal] = {}
         said: dict[str, Refusal | None] = {}
-        left = self._most // 2
+        most = left = self._most // 2
         now = self._clock()
         self._answers = {key: answer for key, answer in self._answers.items() if answer[0] > now}
         for step in (*plan.steps, *plan.waiting):
@@ -178,7 +181,7 @@ class Resizer:
                 elif refusal is None or refusal.reason in _REMEMBERED:
                     self._answers[key] = (now + _BELIEVED, refusal)
                 said[pod.uid] = refusal
-        return set(said), said
+        return set(said), said, self._most - (most - left)
 
     def _ask(self, step: Step) -> Refusal | None:
         pod = step.of.pod
