@@ -19,20 +19,24 @@ def inventory(
     found: Survey, claim: Claim, least: int, slos: Mapping[str, Slo], notes: Mapping[str, Refusal]
 ) -> Inventory:
     """What a budget covers. `least`: millicores that every pod keeps. `slos`: of the pipelines that have one.
-    `notes`: why templates and replicas stay as they are, for the report.
+    `notes`: why templates and replicas stay as they are, by "pipeline template" or "pipeline replicas".
 
     Raises PermissionError where the total is what nodes have and headgate may not look at them.
     """
     members = [member for member in claim.members if member.live]
-    ranges = found.ranges
+    ranges, own = found.ranges, {member.name for member in claim.members}
     return Inventory(
         time=found.time,
         total=_total(found, claim),
         pipelines=tuple(_pipeline(m, _replicas(m, found), least, ranges, slos.get(m.name)) for m in members),
         nodes=_nodes(found, members, least),
         granted={member.name: member.taken for member in members},
-        refused={**claim.refused, **{m.name: m.refused for m in claim.members if m.refused is not None}},
-        details={member.name: _details(member, notes.get(member.name)) for member in claim.members},
+        refused={
+            **claim.refused,
+            **{m.name: m.refused for m in claim.members if m.refused is not None},
+            **{part: refusal for part, refusal in notes.items() if part.partition(" ")[0] in own},
+        },
+        details={member.name: _details(member) for member in claim.members},
     )
 
 
@@ -123,13 +127,11 @@ def _nodes(found: Survey, members: Iterable[Member], least: int) -> tuple[Node, 
     return tuple(nodes)
 
 
-def _details(member: Member, note: Refusal | None) -> Mapping[str, Any]:
+def _details(member: Member) -> Mapping[str, Any]:
     leaving = sum(taken(pod, member.limits_only) for pod in member.leaving)
     details: dict[str, Any] = {"mode": str(member.mode), "component": member.component, "pods": len(member.live)}
     if member.limits_only:
         details["limitsOnly"] = True
-    if note is not None:
-        details["durable"] = {"reason": note.reason, "message": note.message}
     if member.graphs:
         details["graphs"] = list(member.graphs)
     if leaving:

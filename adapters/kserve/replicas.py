@@ -55,14 +55,14 @@ class Replicas:
                 continue
             knative = member.mode is Deployed.KNATIVE
             if knative or service.autoscaler not in ("external", "none"):
-                slow.notes[member.name] = Refusal(
+                slow.notes[f"{member.name} replicas"] = Refusal(
                     "ReplicasOwned",
                     f"the replicas of {service.key} are set by {'Knative' if knative else 'KServe'}: "
                     "set serving.kserve.io/autoscalerClass to external or none",
                 )
                 continue
             if service.autoscaler == "none" and service.owner:
-                slow.notes[member.name] = Refusal(
+                slow.notes[f"{member.name} replicas"] = Refusal(
                     "GitOps", f"{service.owner} writes {service.key}, its minReplicas too"
                 )
                 continue
@@ -101,7 +101,7 @@ class Replicas:
                 "spec": {member.component: {"minReplicas": wanted}},
             }
             target, kind = f"inferenceservice {service.key}", APPLY
-        write = Write(member, target, where, kind, body, reason, member.taken, member.taken + size)
+        write = Write(member, "replicas", target, where, kind, body, reason, member.taken, member.taken + size)
         if write.send(self._api, slow, allowed, dry_run) is None:
             return room
         self._changed[member.name] = now

@@ -82,7 +82,7 @@ class Templates:
             if ripe is None or rolling:
                 continue
             if (obstacle := self._obstacle(member, ripe, order, room, now)) is not None:
-                slow.notes[member.name] = obstacle
+                slow.notes[f"{member.name} template"] = obstacle
                 continue
             rolling = self._write(member, ripe, now, slow, allowed, dry_run)
 
@@ -174,7 +174,7 @@ class Templates:
             f"{service.key} was not ready within {timeout:g} s of a new CPU setting, which is undone: see its events",
         )
         self._failed[member.name] = (now + self._forget, refusal)
-        slow.notes[member.name] = refusal
+        slow.notes[f"{member.name} template"] = refusal
         return False
 
     def _adopt(self, member: Member, now: float, timeout: float) -> None:
@@ -231,9 +231,8 @@ def _request(member: Member, wanted: Cpu, before: Cpu, reason: str) -> Write:
         }
     else:
         kind, body = JSON_PATCH, _tested(service, place, resources)
-    return Write(
-        member, f"inferenceservice {service.key}", where, kind, body, reason, before.request or 0, wanted.request or 0
-    )
+    target = f"inferenceservice {service.key}"
+    return Write(member, "template", target, where, kind, body, reason, before.request or 0, wanted.request or 0)
 
 
 def _tested(service: Service, place: tuple[str, ...], resources: Mapping[str, Mapping[str, str]]) -> list[Any]:

@@ -18,7 +18,7 @@ class Slow:
     changes: list[Change] = field(default_factory=list)
     pending: dict[str, str] = field(default_factory=dict)
     notes: dict[str, Refusal] = field(default_factory=dict)
-    """Why a pipeline's template or replicas stay as they are; its pods are resized all the same."""
+    """By "pipeline template" or "pipeline replicas": why that stays as it is. The pods are resized all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Write:
     """One request."""
 
     member: Member
+    part: str
+    """template or replicas."""
     target: str
     path: str
     content_type: str
@@ -47,7 +49,7 @@ class Write:
         except ApiError as error:
             if error.retry:
                 raise ConnectionError(str(error)) from None
-            refused = slow.notes[name] = self._refusal(error)
+            refused = slow.notes[f"{name} {self.part}"] = self._refusal(error)
         if dry_run or refused is None:
             slow.changes.append(
                 Change(

@@ -129,7 +129,9 @@ class Resizer:
         held = {uid for uid, refusal in said.items() if refusal is not None}
         groups = {step.of.pipeline for step in (*plan.steps, *plan.waiting) if step.cost and step.of.pod.uid in held}
         if dry_run:
-            outcome.changes += [change_of(s, said.get(s.of.pod.uid)) for s in (*plan.steps, *plan.waiting)]
+            later = {step.of.pod.uid for step in plan.waiting}  # of these the whole change, not what would come first
+            shown = (*(step for step in plan.steps if step.of.pod.uid not in later), *plan.waiting)
+            outcome.changes += [change_of(step, said.get(step.of.pod.uid)) for step in shown]
             return outcome
         for step in plan.steps:
             uid = step.of.pod.uid

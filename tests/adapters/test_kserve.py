@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -464,3 +468,26 @@ def test_before_a_stop_what_waits_is_taken_back(cluster: Cluster) -> None:
     cluster.step()
     turns.host.restore(lambda: True)
     assert [pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] for pod in cluster.of("a")] == ["500m"]
+
+
+def test_kubectl_takes_the_patches_of_a_dry_run_verbatim(cluster: Cluster, tmp_path: Path) -> None:
+    kubectl = Path(os.environ.get("KUBEBUILDER_ASSETS", "")) / "kubectl"
+    if not cluster.real or not kubectl.is_file():
+        pytest.skip("takes a real control plane, and kubectl in KUBEBUILDER_ASSETS")
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("1500m"))
+    serve(cluster, "b", make.resources("100m", "1", "256Mi", "256Mi"))
+    cluster.settle()
+    turns = Turns(cluster)
+    turns.observe()
+    changes = turns.apply({"models/a": 600, "models/b": 1400}, dry_run=True).changes
+    assert [change.pipeline for change in changes] == ["models/a", "models/b"]
+    config = tmp_path / "kubeconfig"
+    config.write_text(json.dumps(cluster.kubeconfig()))
+    for change in changes:
+        name = change.target.split()[1].split("/")[1]
+        command = [kubectl, "--kubeconfig", config, "--namespace", "models", "patch", "pod", name]
+        command += ["--subresource", "resize", "--dry-run=server", "--type", "strategic", "-p", json.dumps(change.body)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        assert result.returncode == 0, result.stderr
+        assert "patched" in result.stdout

@@ -30,7 +30,7 @@ def stand(turns: Turns, grants: dict[str, int], seconds: float = 101) -> Any:
 
 
 def note(turns: Turns, name: str) -> str:
-    return str(turns.observe().details[name].get("durable", {}).get("reason"))
+    return turns.observe().refused[f"{name} template"].reason
 
 
 def unset() -> Object:
