@@ -491,3 +491,24 @@ def test_kubectl_takes_the_patches_of_a_dry_run_verbatim(cluster: Cluster, tmp_p
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
         assert result.returncode == 0, result.stderr
         assert "patched" in result.stdout
+
+
+def test_in_its_own_namespaces_it_needs_no_look_at_nodes(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("500m"))
+    cluster.settle()
+    turns = Turns(cluster, host={"namespaces": ["models"]})
+    seen = turns.observe()
+    assert seen.nodes == ()
+    assert [replica.node for p in seen.pipelines for replica in p.replicas] == [None]
+    turns.reach({"models/a": 900})
+    assert cpus(cluster, "a") == [("900m", "900m")]
+
+
+def test_a_limit_range_that_is_seen_bounds_what_is_decided(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("500m"), minReplicas=2)
+    cluster.settle()
+    cluster.add("limitranges", make.limit_range("r", "models", max={"cpu": "2"}, min={"cpu": "100m"}))
+    (found,) = Turns(cluster, total="9").observe().pipelines
+    assert (found.floor, found.ceiling) == (2 * 100, 2 * 2000)
