@@ -9,6 +9,7 @@ from .client import Client, RequestError
 from .crds import all_of_them
 from .deployments import Deployments
 from .double import ApiServer
+from .double.errors import StatusError
 from .double.requests import ADMIN, User
 from .kserve import KServe
 from .kubelet import Kubelets
@@ -64,7 +65,12 @@ class Double:
         return self.server.client(agent=agent, shared=agent != "test")
 
     def as_user(self, token: str) -> Client:
-        return self.server.client(TOKENS[token])
+        try:
+            user = self.server.machine.authority.who({"authorization": f"Bearer {token}"})
+        except StatusError as error:
+            refusal = error.code, error.status()
+            return Client(lambda *_: refusal)
+        return self.server.client(user)
 
     def revision(self) -> str:
         return str(self.server.store.revision)

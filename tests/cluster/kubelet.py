@@ -59,6 +59,8 @@ class Kubelets:
         self.default = NodeRules(**rules)
         self.broken: dict[str, str] = {}
         """Pods (by name) whose resize fails, and the runtime's error."""
+        self.first: set[str] = set()
+        """Pods (by name) that are looked at before all others."""
         self.now = 0.0
         self.epoch = time.time()
         """Unix time of `now` 0, for the times of conditions."""
@@ -82,7 +84,10 @@ class Kubelets:
                 by_node.setdefault(name, []).append(pod)
         for name, pods in by_node.items():
             if not self._of(name).deaf:
-                self._sync(name, capacity[name], sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"]))
+                pods.sort(
+                    key=lambda pod: (pod["metadata"]["name"] not in self.first, pod["metadata"]["creationTimestamp"])
+                )
+                self._sync(name, capacity[name], pods)
         there = {pod["metadata"]["uid"] for pods in by_node.values() for pod in pods}
         self._pods = {uid: known for uid, known in self._pods.items() if uid in there}
 

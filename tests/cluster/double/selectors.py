@@ -46,7 +46,8 @@ def _label_test(match: re.Match[str]) -> Callable[[Mapping[str, str]], bool]:
 
 
 _FIELDS = {
-    "pods": {"spec.nodeName", "status.phase", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName"},
+    "pods": {"spec.nodeName", "status.phase", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName"}
+    | {"spec.hostNetwork", "status.podIP", "status.nominatedNodeName"},
     "events": {"involvedObject.name", "involvedObject.namespace", "involvedObject.kind", "involvedObject.uid", "reason"}
     | {"type", "source", "reportingComponent"},
     "nodes": {"spec.unschedulable"},

@@ -1,0 +1,250 @@
+"""What goes wrong in a cluster, against the KServe adapter: each ends with a reason, within the budget, no restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from tests.cluster import builders as make
+from tests.cluster.client import RequestError
+from tests.cluster.harness import Cluster
+from tests.cluster.recorder import Recorder, committed
+
+from headgate.adapters.kserve.adapter import KserveAdapter
+from headgate.adapters.kserve.settings import KserveSettings
+from headgate.adapters.kubernetes.api import Api
+from headgate.core.budgets import BudgetSpec, CPUBudget
+from headgate.core.hosting import Applied, Inventory, Order
+
+NOTE = {"serving.kserve.io/autoscalerClass": "external"}
+
+
+class Turns:
+    """Services of one budget of 2 CPUs, turned by hand; every write is watched."""
+
+    def __init__(self, cluster: Cluster, node: str = "8", **services: Mapping[str, Any]) -> None:
+        self.cluster = cluster
+        cluster.client.create("nodes", make.node("n1", node))
+        cluster.plane.settle()
+        for name, wanted in services.items():
+            service = make.inference_service(name, "models", wanted, annotations=NOTE)
+            cluster.client.create("inferenceservices", service)
+        cluster.settle()
+        text = {"total": "2", "mode": "Apply", "pipelines": [{"selector": {}}]}
+        self.budget = CPUBudget("shared", "models", BudgetSpec.model_validate(text), created="2026-01-01T00:00:00Z")
+        self.recorder = Recorder(cluster)
+        self.token = ""
+        self.host = self.restarted()
+
+    @property
+    def now(self) -> float:
+        return self.cluster.kubelets.epoch + self.cluster.kubelets.now
+
+    def restarted(self) -> KserveAdapter:
+        self.host = KserveAdapter(Api(self.cluster.connection(self.token), 5), KserveSettings(), lambda: self.now)
+        return self.host
+
+    def observe(self) -> Inventory:
+        return self.host.observe([self.budget])[self.budget.key]
+
+    def turn(self, **grants: int) -> Applied:
+        """One turn, and a second for the cluster."""
+        self.observe()
+        order = Order(self.budget, 2000, {f"models/{name}": value for name, value in grants.items()}, {})
+        applied = self.host.apply([order], lambda: True)[self.budget.key]
+        self.cluster.step()
+        return applied
+
+    def reach(self, turns: int = 20, until: Callable[[Applied], bool] | None = None, **grants: int) -> Applied:
+        for _ in range(turns):
+            applied = self.turn(**grants)
+            if until(applied) if until else not applied.pending:
+                return applied
+        raise AssertionError(f"still pending: {applied.pending}, refused: {applied.refused}")
+
+    def cpus(self, name: str) -> int:
+        return sum(committed(pod) for pod in self.cluster.of(name))
+
+    def asked(self, name: str) -> list[str]:
+        return [pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] for pod in self.cluster.of(name)]
+
+    def pod(self, name: str) -> str:
+        (pod,) = self.cluster.of(name)
+        return str(pod["metadata"]["name"])
+
+
+def refused(name: str, reason: str) -> Callable[[Applied], bool]:
+    return lambda applied: (
+        applied.refused.get(f"models/{name}") is not None and (applied.refused[f"models/{name}"].reason == reason)
+    )
+
+
+def test_a_node_that_fills_up_defers_and_in_the_end_it_is_taken_back(cluster: Cluster) -> None:
+    it = Turns(cluster, "3", a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
+    it.reach(a=600, b=500)
+    it.observe()
+    order = Order(it.budget, 2000, {"models/a": 600, "models/b": 1400}, {})
+    it.host.apply([order], lambda: True)
+    # Before the kubelet looks, somebody else's pod takes the node.
+    other = make.container("main", make.burstable("1800m"))
+    cluster.client.create("pods", make.pod("other", other, namespace="models", node="n1"))
+    cluster.kubelets.first.add("other")
+    cluster.step()
+    (pod,) = cluster.of("b")
+    waits = [one for one in pod["status"]["conditions"] if one["type"] == "PodResizePending"]
+    assert [one["reason"] for one in waits] == ["Deferred"]
+    assert it.observe().granted["models/b"] == 1400, "what is asked for is kept for it while it waits"
+    cluster.kubelets.step(70.0)
+    it.reach(until=refused("b", "Deferred"), a=600, b=1400)
+    it.cluster.step()
+    assert (it.asked("b"), it.cpus("b")) == (["500m"], 500)
+    it.recorder.check(2000)
+
+
+def test_what_a_node_will_never_do_is_restored_and_not_tried_again(cluster: Cluster) -> None:
+    cluster.kubelets.default.static = True
+    it = Turns(cluster, a=make.guaranteed("1500m"), b=make.burstable("400m"))
+    it.reach(until=refused("a", "Infeasible"), a=600, b=400)
+    it.cluster.step()
+    assert it.asked("a") == ["1500m"]
+    before = it.cluster.client.get("pods", it.pod("a"), "models")["metadata"]["generation"]
+    for _ in range(5):
+        it.turn(a=600, b=400)
+    after = it.cluster.client.get("pods", it.pod("a"), "models")["metadata"]["generation"]
+    assert after == before
+    it.recorder.check(2000)
+
+
+def test_a_runtime_that_fails_is_reported_and_what_it_has_is_kept(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
+    cluster.kubelets.broken[it.pod("a")] = "the cgroup is gone"
+    for _ in range(4):
+        it.turn(a=600, b=1400)
+    assert it.cpus("b") == 500, "what was not given up is not given away"
+    cluster.kubelets.step(70.0)
+    it.reach(until=refused("a", "ResizeError"), a=600, b=1400)
+    it.recorder.check(2000)
+
+
+def test_a_pod_replaced_half_way_is_taken_as_it_is(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
+    it.turn(a=600, b=1400)
+    cluster.client.delete("pods", it.pod("a"), "models")
+    it.reach(a=600, b=1400)
+    assert (it.cpus("a"), it.cpus("b")) == (600, 1400)
+    assert it.recorder.restarts() == {}
+
+
+def test_a_template_reset_rolls_the_pods_and_they_are_sized_again(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("1"), b=make.guaranteed("500m"))
+    it.reach(a=600, b=1400)
+    change = {"spec": {"predictor": {"labels": {"version": "2"}}}}
+    cluster.client.patch("inferenceservices", "a", "models", change)
+    cluster.settle()
+    assert it.cpus("a") == 1000, "a new pod has what its template says"
+    it.reach(a=600, b=1400)
+    assert (it.cpus("a"), it.cpus("b")) == (600, 1400)
+
+
+def test_a_manual_resize_is_seen_and_taken_back(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
+    it.reach(a=600, b=1400)
+    cluster.client.resize(it.pod("a"), "models", {"kserve-container": make.guaranteed("1")})
+    for _ in range(3):
+        cluster.step()
+    assert it.observe().granted == {"models/a": 1000, "models/b": 1400}
+    it.reach(a=600, b=1400)
+    assert it.cpus("a") == 600
+    it.recorder.check(2000, excused=(it.pod("a"),))
+
+
+def test_somebody_elses_write_between_look_and_patch_is_not_overwritten(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
+    it.observe()
+    name, asked = it.pod("a"), [0]
+
+    def allowed() -> bool:
+        asked[0] += 1
+        if asked[0] == 1:
+            cluster.client.patch("pods", name, "models", {"metadata": {"annotations": {"touched": "by another"}}})
+        return True
+
+    order = Order(it.budget, 2000, {"models/a": 600, "models/b": 1400}, {})
+    applied = it.host.apply([order], allowed)[it.budget.key]
+    assert "models/a" in applied.pending
+    assert it.asked("a") == ["1500m"]
+    it.reach(a=600, b=1400)
+    it.recorder.check(2000)
+
+
+def test_missing_permission_is_named_and_ends_when_it_is_given(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
+    read = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]
+    it.token = "headgate-t0ken"
+    it.restarted()
+    with pytest.raises(PermissionError, match="inferenceservices"):
+        it.observe()
+    cluster.bind("read", read)
+    applied = it.turn(a=600, b=1400)
+    assert {refusal.reason for refusal in applied.refused.values()} == {"Forbidden"}
+    assert "pods/resize" in applied.refused["models/a"].message
+    cluster.bind("resize", [{"apiGroups": [""], "resources": ["pods/resize"], "verbs": ["patch"]}])
+    it.reach(a=600, b=1400)
+    it.recorder.check(2000)
+
+
+def test_a_quota_and_a_limit_range_are_told_apart(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("500m"), b=make.guaranteed("500m"))
+    cluster.add("resourcequotas", make.quota("rq", "models", {"requests.cpu": "1"}, requests__cpu="1200m"))
+    cluster.plane.settle()
+    it.reach(until=refused("a", "QuotaExceeded"), a=1000, b=500)
+    it.restarted()  # what was refused is believed for a while; a new process has to find out
+    it.reach(a=600, b=500)
+    assert it.cpus("a") == 600
+    cluster.client.delete("resourcequotas", "rq", "models")
+    cluster.client.create("limitranges", make.limit_range("most", "models", max={"cpu": "800m"}))
+    cluster.plane.settle()
+    it.restarted()
+    ceilings = {pipeline.name: pipeline.ceiling for pipeline in it.observe().pipelines}
+    assert ceilings["models/a"] == 800
+    it.reach(until=refused("a", "LimitRange"), a=900, b=500)
+    it.recorder.check(2000)
+
+
+def test_a_stopped_service_gives_its_cpus_back_to_the_budget(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
+    stop = {"metadata": {"annotations": {"serving.kserve.io/stop": "true"}}}
+    cluster.client.patch("inferenceservices", "a", "models", stop)
+    cluster.settle()
+    seen = it.observe()
+    assert (seen.refused["models/a"].reason, dict(seen.granted)) == ("Stopped", {"models/b": 500})
+    it.reach(b=2000)
+    it.recorder.check(2000)
+
+
+def test_pods_are_resized_also_where_kserve_is_told_not_to_update(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
+    frozen = {"metadata": {"annotations": {"serving.kserve.io/disable-auto-update": "true"}}}
+    cluster.client.patch("inferenceservices", "a", "models", frozen)
+    cluster.settle()
+    it.reach(a=600, b=1400)
+    it.recorder.check(2000)
+
+
+def test_nothing_of_the_hosts_objects_is_touched_but_resources(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
+
+    def shown() -> dict[str, Any]:
+        kinds = ("inferenceservices", "deployments", "replicasets")
+        found = {f"{kind}/{o['metadata']['name']}": o["spec"] for kind in kinds for o in cluster.client.list(kind)}
+        for meta in (pod["metadata"] for pod in cluster.pods()):
+            found[meta["name"]] = (meta.get("labels"), meta.get("annotations"))
+        return found
+
+    before = shown()
+    it.reach(a=600, b=1400)
+    it.host.close()
+    assert shown() == before, "an uninstall leaves nothing behind but the CPUs that pods have"
+    with pytest.raises(RequestError):
+        cluster.client.get("configmaps", "headgate", "models")
