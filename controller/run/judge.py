@@ -139,7 +139,7 @@ class Judge:
         if self._restored is not None:
             state = _resumed(state, self._restored, config)
         seen = {name: sample for name, sample in samples.items() if name in names}
-        observation = Observation(seen, {n: g for n, g in inventory.granted.items() if n in names})
+        observation = Observation(seen, _current(state, config, inventory))
         self._state, decision = decide(state, observation, config, now)
         self._restored = None
         reviewed = self._extensions.review(decision, observation, config)
@@ -189,6 +189,22 @@ def _resumed(state: State, standing: Standing, config: Config) -> State:
     if standing.made_for != _digest(*made_for):
         return state
     return replace(state, quiet=standing.quiet, allocation=standing.allocation, made_for=made_for)
+
+
+def _current(state: State, config: Config, inventory: Inventory) -> Mapping[str, int]:
+    """What each pipeline has: what it was given last, where that still means the same, else what is observed.
+
+    A grant may be half-way: a pipeline of which nothing is known any more keeps what it was to have, and not what it
+    happened to have in the middle of a move, with the rest of the budget idle.
+    """
+    present = {pipeline.name: pipeline for pipeline in config.pipelines}
+    current = {name: granted for name, granted in inventory.granted.items() if name in present}
+    if state.allocation is None or state.made_for is None or state.made_for[1].total != config.budget.total:
+        return current
+    same = {p.name for p in state.made_for[0] if not p.pinned and present.get(p.name) == p}
+    given = {name: grant for name, grant in state.allocation.grants.items() if name in same}
+    together = {**current, **given}
+    return together if sum(together.values()) <= config.budget.total else current
 
 
 def _digest(pipelines: tuple[Pipeline, ...], budget: Budget, policy: Any) -> str:

@@ -1,4 +1,4 @@
-"""The home `kubernetes` against the double of the API server, with CPUBudget's own definition installed."""
+"""The home `kubernetes` with CPUBudget's own definition, on the double and on a real API server."""
 
 from __future__ import annotations
 
@@ -23,11 +23,21 @@ OWN = "headgate"
 ALL: list[dict[str, Any]] = [{"selector": {}}]
 
 
-@pytest.fixture
-def home(double: Cluster) -> KubernetesHome:
-    double.space(OWN)
+def home_in(cluster: Cluster) -> KubernetesHome:
+    cluster.space(OWN)
     settings = KubernetesHomeSettings.model_validate({"namespace": OWN})
-    return KubernetesHome(settings, Api(double.connection()), Api(double.connection()), "here_1")
+    return KubernetesHome(settings, Api(cluster.connection()), Api(cluster.connection()), "here_1")
+
+
+@pytest.fixture
+def home(cluster: Cluster) -> KubernetesHome:
+    """On the double, and on a real API server where there is one."""
+    return home_in(cluster)
+
+
+@pytest.fixture
+def on_double(double: Cluster) -> KubernetesHome:
+    return home_in(double)
 
 
 def put(cluster: Cluster, name: str = "main", namespace: str = "models", **spec: Any) -> dict[str, Any]:
@@ -51,9 +61,9 @@ def status(**more: Any) -> dict[str, Any]:
     }
 
 
-def test_a_resource_becomes_a_budget_with_the_servers_defaults(double: Cluster, home: KubernetesHome) -> None:
+def test_a_resource_becomes_a_budget_with_the_servers_defaults(double: Cluster, on_double: KubernetesHome) -> None:
     put(double, pipelines=[{"selector": {"matchLabels": {"team": "a"}}, "floor": "250m", "slo": {"latency": "50ms"}}])
-    (found,) = home.budgets()
+    (found,) = on_double.budgets()
     assert isinstance(found, CPUBudget)
     assert (found.key, found.generation, found.spec.mode) == ("models/main", 1, Mode.RECOMMEND)
     (rule,) = found.spec.pipelines
@@ -76,15 +86,17 @@ def test_a_resource_becomes_a_budget_with_the_servers_defaults(double: Cluster, 
         ({"calm": {"band": -1}}, "band"),
     ],
 )
-def test_the_server_refuses_what_the_definition_excludes(double: Cluster, spec: dict[str, Any], what: str) -> None:
+def test_the_server_refuses_what_the_definition_excludes(cluster: Cluster, spec: dict[str, Any], what: str) -> None:
     with pytest.raises(RequestError, match=what) as refused:
-        put(double, **spec)
+        put(cluster, **spec)
     assert refused.value.code == 422
 
 
-def test_what_only_headgate_knows_to_be_wrong_is_rejected_with_its_field(double: Cluster, home: KubernetesHome) -> None:
-    put(double, pipelines=[{"selector": {}, "floor": "2", "ceiling": "1"}])
-    put(double, "other")
+def test_what_only_headgate_knows_to_be_wrong_is_rejected_with_its_field(
+    cluster: Cluster, home: KubernetesHome
+) -> None:
+    put(cluster, pipelines=[{"selector": {}, "floor": "2", "ceiling": "1"}])
+    put(cluster, "other")
     rejected, good = sorted(home.budgets(), key=lambda found: isinstance(found, CPUBudget))
     assert isinstance(rejected, Rejected)
     assert rejected.key == "models/main"
@@ -102,93 +114,93 @@ def test_what_only_headgate_knows_to_be_wrong_is_rejected_with_its_field(double:
     ],
 )
 def test_a_budget_reaches_beyond_its_namespace_only_from_the_controllers(
-    double: Cluster, home: KubernetesHome, spec: dict[str, Any], what: str
+    cluster: Cluster, home: KubernetesHome, spec: dict[str, Any], what: str
 ) -> None:
-    put(double, **spec)
+    put(cluster, **spec)
     (found,) = home.budgets()
     assert isinstance(found, Rejected)
     assert re.search(what, found.message)
-    double.client.delete("cpubudgets", "main", "models")
-    put(double, namespace=OWN, **spec)
+    cluster.client.delete("cpubudgets", "main", "models")
+    put(cluster, namespace=OWN, **spec)
     (found,) = home.budgets()
     assert isinstance(found, CPUBudget)
 
 
 def test_a_status_is_written_with_times_and_only_when_it_says_something_new(
-    double: Cluster, home: KubernetesHome
+    double: Cluster, on_double: KubernetesHome
 ) -> None:
     put(double)
-    home.budgets()
-    home.report("models/main", status(granted="1"))
+    on_double.budgets()
+    on_double.report("models/main", status(granted="1"))
     shown = double.client.get("cpubudgets", "main", "models")["status"]
     (ready,) = shown["conditions"]
     assert ready["lastTransitionTime"]
     assert ready["observedGeneration"] == 1
     assert shown["pipelines"][0]["wanted"] == "2"
     patches = double.faults.count("PATCH", "/status")
-    home.report("models/main", status(granted="1"))
-    home.budgets()
-    home.report("models/main", status(granted="1"))
+    on_double.report("models/main", status(granted="1"))
+    on_double.budgets()
+    on_double.report("models/main", status(granted="1"))
     assert double.faults.count("PATCH", "/status") == patches
-    home.report("models/main", status(observedGeneration=2))
+    on_double.report("models/main", status(observedGeneration=2))
     shown = double.client.get("cpubudgets", "main", "models")["status"]
     assert "granted" not in shown, "what is not said any more is gone"
     assert shown["conditions"][0]["lastTransitionTime"] == ready["lastTransitionTime"], "it is as true as before"
 
 
-def test_a_condition_that_turns_has_a_new_time(double: Cluster, home: KubernetesHome) -> None:
-    put(double)
+def test_a_condition_that_turns_has_a_new_time(cluster: Cluster, home: KubernetesHome) -> None:
+    put(cluster)
     home.budgets()
     home.report("models/main", status())
-    old = double.client.get("cpubudgets", "main", "models")["status"]
+    old = cluster.client.get("cpubudgets", "main", "models")["status"]
     old["conditions"][0]["lastTransitionTime"] = "2020-01-01T00:00:00Z"
-    double.client.status("cpubudgets", "main", "models", old)
+    cluster.client.status("cpubudgets", "main", "models", old)
     home.budgets()
     turned = [{"type": "Ready", "status": "False", "reason": "Infeasible", "message": "floors"}]
     home.report("models/main", status(conditions=turned))
-    (ready,) = double.client.get("cpubudgets", "main", "models")["status"]["conditions"]
+    (ready,) = cluster.client.get("cpubudgets", "main", "models")["status"]["conditions"]
     assert ready["lastTransitionTime"] > "2020-01-01T00:00:00Z"
 
 
-def test_a_status_never_changes_what_was_asked_for(double: Cluster, home: KubernetesHome) -> None:
-    before = put(double)
+def test_a_status_never_changes_what_was_asked_for(cluster: Cluster, home: KubernetesHome) -> None:
+    before = put(cluster)
     home.budgets()
     home.report("models/main", status())
-    after = double.client.get("cpubudgets", "main", "models")
+    after = cluster.client.get("cpubudgets", "main", "models")
     assert after["spec"] == before["spec"]
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
 
 
-def test_state_is_kept_in_objects_of_its_own(double: Cluster, home: KubernetesHome) -> None:
+def test_state_is_kept_in_objects_of_its_own(cluster: Cluster, home: KubernetesHome) -> None:
     assert home.load() == {}
     home.save({"standing": {"a": 1}, "learned-1-0": {"b": [1.5, None]}})
     assert home.load() == {"standing": {"a": 1}, "learned-1-0": {"b": [1.5, None]}}
-    names = sorted(found["metadata"]["name"] for found in double.client.list("configmaps", OWN))
+    names = sorted(found["metadata"]["name"] for found in cluster.client.list("configmaps", OWN))
     assert names == ["headgate-state-headgate-learned-1-0", "headgate-state-headgate-standing"]
     home.save({"learned-1-0": None, "standing": {"a": 2}})
     assert home.load() == {"standing": {"a": 2}}
 
 
-def test_what_does_not_fit_into_one_object_is_kept_in_several(double: Cluster, home: KubernetesHome) -> None:
+def test_what_does_not_fit_into_one_object_is_kept_in_several(cluster: Cluster, home: KubernetesHome) -> None:
     noise = random.Random(1)
     large = {"x": [noise.random() for _ in range(200_000)]}
     home.save({"learned": large})
-    found = double.client.list("configmaps", OWN)
+    found = cluster.client.list("configmaps", OWN)
     assert len(found) > 1
     assert all(len(item["binaryData"]["value"]) * 3 / 4 <= PART for item in found)
     assert home.load() == {"learned": large}
     home.save({"learned": {"x": []}})
-    assert len(double.client.list("configmaps", OWN)) == 1
+    assert len(cluster.client.list("configmaps", OWN)) == 1
 
 
 def test_a_value_half_written_is_dropped_and_the_others_stay(
-    double: Cluster, home: KubernetesHome, caplog: pytest.LogCaptureFixture
+    double: Cluster, on_double: KubernetesHome, caplog: pytest.LogCaptureFixture
 ) -> None:
     noise = random.Random(1)
-    home.save({"standing": {"a": 1}, "learned": {"x": [noise.random() for _ in range(200_000)]}})
+    on_double.save({"standing": {"a": 1}, "learned": {"x": [noise.random() for _ in range(200_000)]}})
     double.faults.fail(matching("PATCH", "-part1"), 503)
     with pytest.raises(ConnectionError):
-        home.save({"learned": {"x": [noise.random() for _ in range(200_000)]}})
+        on_double.save({"learned": {"x": [noise.random() for _ in range(200_000)]}})
     fresh = State(Api(double.connection()), OWN, "headgate")
     assert fresh.load() == {"standing": {"a": 1}}
     assert "learned: is damaged" in caplog.text
@@ -196,14 +208,14 @@ def test_a_value_half_written_is_dropped_and_the_others_stay(
     assert fresh.load() == {"standing": {"a": 1}, "learned": {"x": [1]}}
 
 
-def test_the_same_value_twice_costs_no_request(double: Cluster, home: KubernetesHome) -> None:
-    home.save({"standing": {"a": 1}})
+def test_the_same_value_twice_costs_no_request(double: Cluster, on_double: KubernetesHome) -> None:
+    on_double.save({"standing": {"a": 1}})
     writes = double.faults.count("write")
-    home.save({"standing": {"a": 1}})
+    on_double.save({"standing": {"a": 1}})
     assert double.faults.count("write") == writes
 
 
-def test_the_pause_switch_is_an_object_that_anybody_can_make(double: Cluster, home: KubernetesHome) -> None:
+def test_the_pause_switch_is_an_object_that_anybody_can_make(cluster: Cluster, home: KubernetesHome) -> None:
     assert home.paused() is None
     home.pause("maintenance")
     home.pause("maintenance until noon")
@@ -212,59 +224,73 @@ def test_the_pause_switch_is_an_object_that_anybody_can_make(double: Cluster, ho
     home.pause(None)
     assert home.paused() is None
     made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "headgate-pause", "namespace": OWN}}
-    double.client.create("configmaps", made)  # kubectl create configmap headgate-pause
+    cluster.client.create("configmaps", made)  # kubectl create configmap headgate-pause
     assert home.paused() == "the ConfigMap headgate-pause is there"
 
 
-def test_an_event_is_counted_rather_than_repeated(double: Cluster, home: KubernetesHome) -> None:
-    put(double)
+def test_an_event_is_counted_rather_than_repeated(cluster: Cluster, home: KubernetesHome) -> None:
+    put(cluster)
     home.budgets()
     for _ in range(3):
         home.event("models/main", "Warning", "Infeasible", "floors")
-    (event,) = double.client.list("events", "models")
+    (event,) = cluster.client.list("events", "models")
     assert (event["count"], event["reason"], event["type"]) == (3, "Infeasible", "Warning")
     assert event["involvedObject"]["kind"] == "CPUBudget"
     assert event["involvedObject"]["uid"]
 
 
-def test_events_are_bounded(double: Cluster) -> None:
+def test_events_are_bounded(cluster: Cluster) -> None:
     now = [0.0]
-    events = Events(Api(double.connection()), "here", lambda: now[0])
+    events = Events(Api(cluster.connection()), "here", lambda: now[0])
     about = {"apiVersion": "v1", "kind": "Pod", "namespace": "models", "name": "p", "uid": "u"}
     for index in range(100):
         events.tell(about, "Normal", "CPUsMoved", f"move {index}")
-    assert len(double.client.list("events", "models")) == BURST
+    assert len(cluster.client.list("events", "models")) == BURST
     now[0] += 120
     for index in range(100, 110):
         events.tell(about, "Normal", "CPUsMoved", f"move {index}")
-    assert len(double.client.list("events", "models")) == BURST + 2
+    assert len(cluster.client.list("events", "models")) == BURST + 2
 
 
-def test_an_event_that_cannot_be_written_is_no_error(double: Cluster, home: KubernetesHome) -> None:
+def test_an_event_that_cannot_be_written_is_no_error(double: Cluster, on_double: KubernetesHome) -> None:
     put(double)
-    home.budgets()
+    on_double.budgets()
     double.faults.fail(matching(path="/events"), 403, times=-1)
-    home.event("models/main", "Normal", "CPUsMoved", "a 1 -> 2")
-    home.event("models/gone", "Normal", "CPUsMoved", "a 1 -> 2")
+    on_double.event("models/main", "Normal", "CPUsMoved", "a 1 -> 2")
+    on_double.event("models/gone", "Normal", "CPUsMoved", "a 1 -> 2")
 
 
 @pytest.mark.parametrize(("code", "error"), [(403, PermissionError), (503, ConnectionError), (404, FileNotFoundError)])
 def test_errors_are_those_of_the_contract(
-    double: Cluster, home: KubernetesHome, code: int, error: type[Exception]
+    double: Cluster, on_double: KubernetesHome, code: int, error: type[Exception]
 ) -> None:
     double.faults.fail(matching(path="cpubudgets"), code, times=-1)
     double.faults.fail(matching("write"), code, times=-1)
     with pytest.raises(error, match="CPUBudgets cannot be read"):
-        home.budgets()
+        on_double.budgets()
     if code != 404:
         with pytest.raises(error):
-            home.save({"a": 1})
+            on_double.save({"a": 1})
         with pytest.raises(error):
-            home.pause("x")
+            on_double.pause("x")
 
 
-def test_only_who_campaigns_can_lead(double: Cluster, home: KubernetesHome) -> None:
+def test_only_who_campaigns_can_lead(cluster: Cluster, home: KubernetesHome) -> None:
     assert not home.leads()
-    assert double.client.list("leases", OWN) == []
+    assert cluster.client.list("leases", OWN) == []
     home.close()
-    assert double.client.list("leases", OWN) == []
+    assert cluster.client.list("leases", OWN) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"total": None}, "give the CPUs to share"),
+        ({"pipelines": [{"floor": "1"}]}, "name services or graphs, or give a selector"),
+        ({"pipelines": [{"selector": {}, "group": "x"}]}, "the group of a pipeline must be one of groups"),
+        ({"groups": [{"name": "x", "total": "1", "parent": "y"}]}, "the parent of a group must be one of groups"),
+    ],
+)
+def test_the_server_checks_what_concerns_several_fields(real: Cluster, spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        put(real, **spec)

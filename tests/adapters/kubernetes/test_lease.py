@@ -41,6 +41,19 @@ def pair(double: Cluster) -> tuple[Candidate, Candidate]:
     return Candidate(double, "one"), Candidate(double, "two")
 
 
+def test_a_term_after_another_on_whichever_server(cluster: Cluster) -> None:
+    one, two = Candidate(cluster, "one"), Candidate(cluster, "two")
+    assert one.step()
+    assert one.step(2)
+    assert not two.step(2)
+    one.lease.close()
+    assert two.step(2)
+    assert not one.lease.leads()
+    two.step(2)
+    spec = cluster.client.get("leases", "headgate", cluster.namespace)["spec"]
+    assert (spec["holderIdentity"], spec["leaseTransitions"]) == ("two", 1)
+
+
 def test_the_first_one_leads_and_stays(pair: tuple[Candidate, Candidate]) -> None:
     one, two = pair
     assert one.step()

@@ -146,6 +146,23 @@ def test_missing_samples_are_not_zero_load(bench: Bench) -> None:
     assert bench.asked() == before
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_move_that_was_half_way_when_samples_went_missing_is_finished(bench: Bench, restarted: bool) -> None:
+    bench.host.lag = 3
+    bench.loop.turn()
+    assert len(bench.host.writes) == 1
+    for service in bench.host.services.values():
+        service.rate = None
+    if restarted:
+        bench.loop = bench.start()
+    else:
+        bench.now += 100
+        bench.loop.views = {}
+    bench.turns(3)
+    assert sum(bench.asked().values()) == 4000
+    assert abs(bench.asked()["a/idle"] - 364) <= 10
+
+
 def test_one_without_samples_keeps_what_it_has_while_the_others_share_the_rest(bench: Bench) -> None:
     bench.host.services["a/dark"] = Service(1000, rate=None)
     bench.host.limit = None
