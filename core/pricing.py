@@ -72,9 +72,9 @@ def by_slope(table: Ints, worth: Floats) -> Paths:
     first = np.searchsorted(row, np.arange(rows + 1))
     price = np.append(slope, -np.inf)
     price[first[1:] - 1] = -np.inf
-    rising = np.flatnonzero((price[1:] > price[:-1]) & (row[1:] == row[:-1]))
-    for point in rising.tolist():
-        price[point + 1] = min(price[point], price[point + 1])
+    # Slopes that rise by rounding would let a later step of a row go before an earlier one.
+    while len(rising := np.flatnonzero((price[1:] > price[:-1]) & (row[1:] == row[:-1]))):
+        price[rising + 1] = price[rising]
     return Paths(column, amount, row, first, price)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.core.instances import Instance, feasible, instances
 
 from headgate.core.allocation import Allocation, allocate
-from headgate.core.model import Budget, Unknown
+from headgate.core.model import Budget, Demand, Pipeline, Unknown
 from headgate.core.policies import POLICIES
 
 policies = st.sampled_from(sorted(POLICIES))
@@ -86,6 +86,17 @@ def test_every_pipeline_has_a_reason(instance: Instance, policy: str) -> None:
     reasons = solve(instance, policy).reasons
     assert set(reasons) == {p.name for p in instance.pipelines}
     assert all(reasons.values())
+
+
+def test_steps_of_equal_worth_are_taken_in_their_order() -> None:
+    # Without an SLO each step of 100m up to the load brings the same, rounding aside.
+    pipelines = [Pipeline("a", step=100), Pipeline("b", step=100)]
+    demands = {"a": Demand((31.0,), 0.01), "b": Demand((20.0,), 0.2)}
+    for total in range(0, 6000, 100):
+        for weight in (0.3, 1.0, 3.0):
+            some = [pipelines[0], replace(pipelines[1], weight=weight)]
+            grants = allocate(some, demands, Budget(total), current={}, policy="slo").grants
+            assert sum(grants.values()) == total
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
