@@ -37,12 +37,17 @@ APIS = {
     "scaledobjects": "keda.sh/v1alpha1",
     "verticalpodautoscalers": "autoscaling.k8s.io/v1",
     "machinedeployments": "cluster.x-k8s.io/v1beta2",
+    "machines": "cluster.x-k8s.io/v1beta2",
+    "nodepools": "karpenter.sh/v1",
+    "nodeclaims": "karpenter.sh/v1",
     "cpubudgets": "headgate.dev/v1alpha1",
 }
 CLUSTER_WIDE = {"nodes", "namespaces", "clusterroles", "clusterrolebindings", "customresourcedefinitions"} | {
     "selfsubjectaccessreviews",
     "clusterservingruntimes",
     "priorityclasses",
+    "nodepools",
+    "nodeclaims",
 }
 
 

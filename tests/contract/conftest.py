@@ -12,8 +12,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from api_server import ApiServer
 from strict_aws import StrictAws
+from tests.cluster.crds import plain
+from tests.cluster.double import ApiServer
+from tests.cluster.double.faults import matching
 
 from headgate.adapters.infrastructure.aws import AwsGroup, AwsProvider, AwsSettings, connect
 from headgate.adapters.infrastructure.capacity import (
@@ -87,31 +89,32 @@ class Virtual(Dry):
 
 
 class OnApiServer:
-    """What the harnesses on the double of the API server share."""
+    """What the harnesses on the double of the API server share. Its pages are short, so that all have to be read."""
 
-    def __init__(self, apis: set[str]) -> None:
+    def __init__(self, *definitions: dict[str, Any]) -> None:
         from kubernetes import client
 
-        self.server = ApiServer(apis)
+        self.server = ApiServer(page=2)
+        self.server.define(definitions)
+        self.client = self.server.client()
+        for name in ("capi", "headgate"):
+            self.client.create("namespaces", {"metadata": {"name": name}})
         settings = client.Configuration(host=self.server.address)
         settings.api_key = {"authorization": f"Bearer {SECRET}"}
         settings.retries = False
         self.api = Api(client.ApiClient(settings), timeout=5)
         self.count = 0
 
+    def drop(self, plural: str, name: str, namespace: str = "") -> None:
+        """Whatever its finalizers wait for is done."""
+        self.client.patch(plural, name, namespace, {"metadata": {"finalizers": None}})
+        self.client.delete(plural, name, namespace)
+
     def down(self) -> None:
-        self.server.fault = lambda method, path: 503
+        self.server.faults.fail(matching(), 503, times=-1)
 
     def lose_answers(self, times: int) -> None:
-        left = [times]
-
-        def fault(method: str, path: str) -> int | None:
-            if method == "GET" or not left[0]:
-                return None
-            left[0] -= 1
-            return 0
-
-        self.server.fault = fault
+        self.server.faults.drop(matching("write"), times=times)
 
     def close(self) -> None:
         self.server.close()
@@ -120,84 +123,70 @@ class OnApiServer:
 class ClusterApi(OnApiServer):
     """A MachineDeployment and the controller that follows it: marked machines go first, else the newest."""
 
-    api_version = "cluster.x-k8s.io/v1beta2"
-
     def __init__(self, size: int) -> None:
-        super().__init__({self.api_version})
-        self.deployment: dict[str, Any] = {"metadata": {"annotations": {}}, "spec": {"replicas": size}}
-        self.server.put(self.api_version, "machinedeployments", "md", self.deployment, "capi")
+        group, version = "cluster.x-k8s.io", "v1beta2"
+        super().__init__(
+            plain(group, version, "MachineDeployment", "machinedeployments", scale=True),
+            plain(group, version, "Machine", "machines"),
+        )
+        self.client.create("machinedeployments", {"metadata": {"name": "md"}, "spec": {"replicas": size}}, "capi")
         self.settle()
-        group = ScaleGroup(
+        pool = ScaleGroup(
             name="pool", minimum=MINIMUM, maximum=MAXIMUM, kind="MachineDeployment", object="md", namespace="capi"
         )
-        self.provider: NodeProvider = ScaleProvider(self.api, [group])
+        self.provider: NodeProvider = ScaleProvider(self.api, [pool])
 
     def settle(self) -> None:
-        with self.server.lock:
-            self._settle()
-
-    def _settle(self) -> None:
-        machines = self.server.find(self.api_version, "machines", "capi")
-        for machine in machines:
-            if machine["metadata"].get("deletionTimestamp"):
-                self.server.drop(self.api_version, "machines", machine["metadata"]["name"], "capi")
-        machines = self.server.find(self.api_version, "machines", "capi")
-        found = self.server.get(self.api_version, "machinedeployments", "md", "capi")
-        assert found is not None
-        surplus = len(machines) - found["spec"]["replicas"]
+        wanted = self.client.get("machinedeployments", "md", "capi")["spec"]["replicas"]
+        machines = self.client.list("machines", "capi")
         marked = sorted(machines, key=lambda m: not (m["metadata"].get("annotations") or {}).get(CAPI_DELETE))
-        for machine in marked[: max(0, surplus)]:
-            self.server.drop(self.api_version, "machines", machine["metadata"]["name"], "capi")
-        for _ in range(-surplus):
+        for machine in marked[: max(0, len(machines) - wanted)]:
+            self.drop("machines", machine["metadata"]["name"], "capi")
+        for _ in range(wanted - len(machines)):
             self.count += 1
-            labels = {"cluster.x-k8s.io/deployment-name": "md"}
-            self.server.put(self.api_version, "machines", f"md-{self.count}", {"metadata": {"labels": labels}}, "capi")
-        for machine in self.server.find(self.api_version, "machines", "capi"):
-            machine["status"] = {"phase": "Running", "nodeRef": {"name": f"node-{machine['metadata']['name']}"}}
+            meta = {"name": f"md-{self.count}", "labels": {"cluster.x-k8s.io/deployment-name": "md"}}
+            self.client.create("machines", {"metadata": meta}, "capi")
+            status = {"phase": "Running", "nodeRef": {"name": f"node-{meta['name']}"}}
+            self.client.status("machines", f"md-{self.count}", "capi", status)
 
     def own_by_another(self) -> bool:
-        found = self.server.get(self.api_version, "machinedeployments", "md", "capi")
-        assert found is not None
         key = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-max-size"
-        found["metadata"].setdefault("annotations", {})[key] = "9"
+        self.client.patch("machinedeployments", "md", "capi", {"metadata": {"annotations": {key: "9"}}})
         return True
 
 
 class Karpenter(OnApiServer):
     """A static NodePool; a deleted NodeClaim stays, with its deletionTimestamp, until its finalizer is done."""
 
-    api_version = "karpenter.sh/v1"
-
     def __init__(self, size: int) -> None:
-        super().__init__({self.api_version})
-        self.server.put(self.api_version, "nodepools", "static", {"spec": {"replicas": size}})
+        group, version = "karpenter.sh", "v1"
+        super().__init__(
+            plain(group, version, "NodePool", "nodepools", scope="Cluster", scale=True),
+            plain(group, version, "NodeClaim", "nodeclaims", scope="Cluster"),
+        )
+        self.client.create("nodepools", {"metadata": {"name": "static"}, "spec": {"replicas": size}})
         self.settle()
-        group = ScaleGroup(name="pool", minimum=MINIMUM, maximum=MAXIMUM, kind="NodePool", object="static")
-        self.provider: NodeProvider = ScaleProvider(self.api, [group])
+        pool = ScaleGroup(name="pool", minimum=MINIMUM, maximum=MAXIMUM, kind="NodePool", object="static")
+        self.provider: NodeProvider = ScaleProvider(self.api, [pool])
 
     def settle(self) -> None:
-        with self.server.lock:
-            for claim in self.server.find(self.api_version, "nodeclaims"):
-                if claim["metadata"].get("deletionTimestamp"):
-                    self.server.drop(self.api_version, "nodeclaims", claim["metadata"]["name"])
-            found = self.server.get(self.api_version, "nodepools", "static")
-            assert found is not None
-            claims = self.server.find(self.api_version, "nodeclaims")
-            surplus = len(claims) - found["spec"]["replicas"]
-            for claim in claims[: max(0, surplus)]:
-                self.server.drop(self.api_version, "nodeclaims", claim["metadata"]["name"])
-            for _ in range(-surplus):
-                self.count += 1
-                meta = {"labels": {"karpenter.sh/nodepool": "static"}, "finalizers": ["karpenter.sh/termination"]}
-                name = f"static-{self.count}"
-                self.server.put(self.api_version, "nodeclaims", name, {"metadata": meta})
-            for claim in self.server.find(self.api_version, "nodeclaims"):
-                claim["status"] = {"nodeName": f"node-{claim['metadata']['name']}"}
+        for claim in self.client.list("nodeclaims"):
+            if claim["metadata"].get("deletionTimestamp"):
+                self.drop("nodeclaims", claim["metadata"]["name"])
+        wanted = self.client.get("nodepools", "static")["spec"]["replicas"]
+        claims = self.client.list("nodeclaims")
+        for claim in claims[: max(0, len(claims) - wanted)]:
+            self.drop("nodeclaims", claim["metadata"]["name"])
+        for _ in range(wanted - len(claims)):
+            self.count += 1
+            name = f"static-{self.count}"
+            labels, finalizers = {"karpenter.sh/nodepool": "static"}, ["karpenter.sh/termination"]
+            meta = {"name": name, "labels": labels, "finalizers": finalizers}
+            self.client.create("nodeclaims", {"metadata": meta})
+            self.client.status("nodeclaims", name, "", {"nodeName": f"node-{name}"})
 
     def own_by_another(self) -> bool:
-        found = self.server.get(self.api_version, "nodepools", "static")
-        assert found is not None
-        del found["spec"]["replicas"]
+        self.client.patch("nodepools", "static", "", {"spec": {"replicas": None}})
         return True
 
 
@@ -205,27 +194,25 @@ class Capacity(OnApiServer):
     """A cluster whose own autoscaler brings a node for each unit of room and removes nodes that were released."""
 
     def __init__(self, size: int, buffers: bool) -> None:
-        apis = {"v1", "apps/v1", "scheduling.k8s.io/v1"} | ({BUFFER_API} if buffers else set())
-        super().__init__(apis)
-        self.buffers = buffers
+        group, _, version = BUFFER_API.partition("/")
+        super().__init__(*([plain(group, version, "CapacityBuffer", "capacitybuffers")] if buffers else []))
+        self.requests = f"{BUFFER_API}/capacitybuffers" if buffers else "deployments"
         for _ in range(size):
             self._node()
-        group = CapacityGroup(name="pool", minimum=MINIMUM, maximum=MAXIMUM, template={"cpu": "4"}, node_label="pool=a")
-        self.provider: NodeProvider = CapacityProvider(self.api, [group])
+        pool = CapacityGroup(name="pool", minimum=MINIMUM, maximum=MAXIMUM, template={"cpu": "4"}, node_label="pool=a")
+        self.provider: NodeProvider = CapacityProvider(self.api, [pool])
 
     def _node(self) -> None:
         self.count += 1
-        self.server.put("v1", "nodes", f"n{self.count}", {"metadata": {"labels": {"pool": "a"}}})
+        self.client.create("nodes", {"metadata": {"name": f"n{self.count}", "labels": {"pool": "a"}}})
 
     def settle(self) -> None:
-        with self.server.lock:
-            for node in self.server.find("v1", "nodes"):
-                if RELEASED in (node["metadata"].get("annotations") or {}):
-                    self.server.drop("v1", "nodes", node["metadata"]["name"])
-            where = (BUFFER_API, "capacitybuffers") if self.buffers else ("apps/v1", "deployments")
-            for request in self.server.find(*where, "headgate"):
-                for _ in range(request["spec"]["replicas"]):
-                    self._node()
+        for node in self.client.list("nodes"):
+            if RELEASED in (node["metadata"].get("annotations") or {}):
+                self.client.delete("nodes", node["metadata"]["name"])
+        for request in self.client.list(self.requests, "headgate"):
+            for _ in range(request["spec"]["replicas"]):
+                self._node()
         self.provider.groups()  # closes the request, as the next observation does
 
     def own_by_another(self) -> bool:

@@ -23,12 +23,16 @@ BOOKMARK_EVERY = 1.0
 class Machine:
     """The server without its HTTP."""
 
-    def __init__(self, *, metrics: bool = True, clock: Callable[[], float] = time.time, version: str = "1.36") -> None:
+    def __init__(
+        self, *, metrics: bool = True, clock: Callable[[], float] = time.time, version: str = "1.36", page: int = 0
+    ) -> None:
+        """`page`: objects in a page of a list at the most; 0: as many as are asked for."""
         self.store = Store()
         self.registry = Registry()
         if metrics:
             self.registry.add(*METRICS)
         self.clock = clock
+        self.page = page
         self.version = version
         self.authority = Authority(self.store)
         self.faults = Faults()
@@ -93,6 +97,7 @@ class Machine:
         if request.verb == "watch":
             return Answer(200, lines=self._watch(resource, request, test))
         limit = int(request.query.get("limit") or 0)
+        limit = min(limit, self.page) if limit and self.page else limit
         found, token, left = self.store.page(
             resource.key, request.namespace, test, limit, request.query.get("continue", "")
         )

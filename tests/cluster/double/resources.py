@@ -76,6 +76,7 @@ BUILT_IN = (
         ("pods", "Pod", "status resize eviction binding counted"),
         ("services", "Service", "status"),
         ("configmaps", "ConfigMap", ""),
+        ("podtemplates", "PodTemplate", ""),
         ("secrets", "Secret", ""),
         ("events", "Event", ""),
         ("serviceaccounts", "ServiceAccount", "token"),
