@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from headgate.controller.plugins import find_policy
+from headgate.controller.installed import find_policy
 from headgate.controller.snapshot import Snapshot
 from headgate.core.allocation import Allocation, allocate
 from headgate.core.config import SettingsError, validate

@@ -9,9 +9,11 @@ import click
 import headgate
 from headgate.controller import allocate, settings
 from headgate.controller.backtest import command as backtest
-from headgate.controller.extensions import LiveExtensions, find_kind
+from headgate.controller.extensions import LiveExtensions
 from headgate.controller.guard import brief
-from headgate.controller.plugins import plugins
+from headgate.controller.installed import plugins
+from headgate.controller.kinds import find_kind
+from headgate.controller.plugins import Plugins, built_in
 from headgate.core.config import Document, SettingsError, validate
 from headgate.core.extensions import Extensions, ExtensionSettings
 from headgate.core.hookspecs import EngineKind
@@ -35,11 +37,26 @@ class Host:
         self, document: Document, settings: ExtensionSettings, pipelines: Sequence[str], interval: float
     ) -> Extensions:
         """The plug-ins of this installation, watched over."""
-        return LiveExtensions(plugins(), document, settings, pipelines, interval)
+        return LiveExtensions(document, settings, pipelines, interval)
 
 
 class Commands(click.Group):
-    """Turns what the user can mend into a message and exit code 2."""
+    """Turns what the user can mend into a message and exit code 2.
+
+    The subcommands of others' plug-ins are looked for when nobody else knows a name, and for the list of all.
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Built in, or a plug-in's."""
+        if (found := super().get_command(ctx, cmd_name)) is None:
+            _register(self, plugins())
+            found = super().get_command(ctx, cmd_name)
+        return found
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all."""
+        _register(self, plugins())
+        return super().list_commands(ctx)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the subcommand."""
@@ -62,11 +79,17 @@ cli.add_command(allocate.command)
 cli.add_command(backtest.command)
 
 
-def main() -> None:
-    """Entry point: the built-in commands and those of every plug-in."""
-    for hook in plugins().hooks("headgate_register_commands"):
+def _register(group: click.Group, found: Plugins) -> None:
+    known = dict(group.commands)
+    for hook in found.hooks("headgate_register_commands"):
         try:
-            hook.call(cli=cli)
+            hook.call(cli=group)
         except Exception as error:  # noqa: BLE001 - one plug-in's trouble is not the others'
             click.echo(f"headgate: plug-in {hook.plugin}, {hook.name}: {brief(error)}", err=True)
+    group.commands.update(known)
+
+
+def main() -> None:
+    """Entry point: the built-in commands and those of every plug-in."""
+    _register(cli, built_in())
     cli()

@@ -14,12 +14,14 @@ from rich.table import Table
 
 from headgate.controller import crd
 from headgate.controller.extensions import LiveExtensions
-from headgate.controller.plugins import Plugins, plugins
+from headgate.controller.guard import Trouble
+from headgate.controller.installed import isolated, listed
+from headgate.controller.plugins import Plugin, built_in
 from headgate.controller.reference import markdown
-from headgate.core.config import Document, Model, SettingsError, validate
+from headgate.core.config import Document, SettingsError, validate
 from headgate.core.extensions import ExtensionSettings
-from headgate.core.hookspecs import CommandLine, EstimatorKind, HomeKind, HostKind, SourceKind, StepKind, hookimpl
-from headgate.core.observation import AMOUNTS, STATES
+from headgate.core.hookspecs import CommandLine, hookimpl
+from headgate.core.observation import AMOUNTS, STATES, Nonsense
 
 PARTS = set(ExtensionSettings.model_fields)
 
@@ -38,7 +40,7 @@ def headgate_register_commands(cli: click.Group) -> None:
 @click.pass_obj
 def list_plugins(command_line: CommandLine, settings: str | None, form: str) -> None:
     """List plug-ins: where each is from, which hooks it implements, and whether it takes part."""
-    found = plugins() if settings is None else _enabled(command_line.read(settings))
+    found = listed() if settings is None else _listed(command_line.read(settings))
     if form == "json":
         click.echo(json.dumps([asdict(plugin) for plugin in found], indent=2))
         return
@@ -50,10 +52,9 @@ def list_plugins(command_line: CommandLine, settings: str | None, form: str) -> 
     Console(width=None if Console().is_terminal else 200).print(table)
 
 
-def _enabled(document: Document) -> Plugins:
-    chosen = _extension_settings(document)
+def _listed(document: Document) -> list[Plugin]:
     try:
-        return plugins().without(chosen.plugins.disable)
+        return listed(_extension_settings(document).plugins.disable)
     except LookupError as error:
         raise SettingsError(f"{document.place(('plugins', 'disable'))}: plugins.disable: {error.args[0]}") from None
 
@@ -80,7 +81,7 @@ def observe(command_line: CommandLine, settings: str, seconds: float, form: str)
     document = command_line.read(settings)
     chosen = _extension_settings(document)
     names = _pipeline_names(document)
-    extensions = LiveExtensions(plugins(), document, chosen, names, seconds)
+    extensions = LiveExtensions(document, chosen, names, seconds)
     try:
         time.sleep(seconds)
         merged = extensions.merged(time.monotonic())
@@ -143,29 +144,40 @@ def schema(form: str) -> None:
 
     crd: the definition of the custom resource CPUBudget, as in deploy/crds.
     """
-    models = _models()
     if form == "crd":
         click.echo(crd.text(), nl=False)
     elif form == "markdown":
-        click.echo(markdown(models), nl=False)
+        click.echo(markdown(_schemas()), nl=False)
     else:
-        click.echo(json.dumps({title: model.model_json_schema() for title, model in models.items()}, indent=2))
+        click.echo(json.dumps(_schemas(), indent=2))
 
 
-def _models() -> dict[str, type[Model]]:
-    """Every model that a settings file is checked against, with a title: whole files first, then kinds."""
-    found = plugins()
-    models: dict[str, type[Model]] = {}
-    for name, (_, mapping) in found.named("headgate_settings").items():
-        models[f"headgate {name}"] = mapping[name]
-    kinds: list[tuple[str, str, type[SourceKind | EstimatorKind | StepKind | HostKind | HomeKind]]] = [
-        ("headgate_host_adapters", "host: kind {}", HostKind),
-        ("headgate_homes", "home: kind {}", HomeKind),
-        ("headgate_metric_sources", "sources: kind {}", SourceKind),
-        ("headgate_demand_estimators", "estimator: kind {}", EstimatorKind),
-        ("headgate_engine_steps", "steps: step {}", StepKind),
-    ]
-    for hook, title, _ in kinds:
-        for name, (_, mapping) in found.named(hook).items():
-            models[title.format(name)] = mapping[name].settings
-    return models
+_TITLES = {
+    "headgate_settings": "headgate {}",
+    "headgate_host_adapters": "host: kind {}",
+    "headgate_homes": "home: kind {}",
+    "headgate_metric_sources": "sources: kind {}",
+    "headgate_demand_estimators": "estimator: kind {}",
+    "headgate_engine_steps": "steps: step {}",
+}
+
+
+def _schemas() -> dict[str, Any]:
+    """Of every model that a settings file is checked against, with a title: whole files first, then kinds."""
+    others = isolated()
+    try:
+        schemas: dict[str, Any] = {}
+        for hook, title in _TITLES.items():
+            for name, (_, mapping) in built_in().named(hook).items():
+                model = mapping[name] if hook == "headgate_settings" else mapping[name].settings
+                schemas[title.format(name)] = model.model_json_schema()
+            for plugin in others.hooks(hook):
+                try:
+                    found = others.decisions(plugin).call("schemas", hook, until=None)
+                except (Trouble, Nonsense) as error:
+                    raise click.ClickException(f"plug-in {plugin}, {hook}: {error}") from None
+                for name, found_schema in found.items():
+                    schemas.setdefault(title.format(name), found_schema)
+        return schemas
+    finally:
+        others.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from headgate.controller.guard import brief
+from headgate.controller.guard import Trouble, brief
 from headgate.core.extensions import SourceReport
 from headgate.core.hookspecs import Source, SourceError
 from headgate.core.model import Sample
@@ -35,6 +35,16 @@ class Reading:
     begun: float | None = None
     """When the read began that has not returned yet, monotonic."""
     problem: str | None = None
+
+
+def overdue_after(every: float) -> float:
+    """Seconds after which a read, one every `every` seconds, is said to hang."""
+    return max(LEAST, OVERDUE * every)
+
+
+def most_samples(pipelines: Sequence[str]) -> int:
+    """How many samples one read may yield."""
+    return 10 * len(pipelines)
 
 
 class Feed:
@@ -80,6 +90,10 @@ class Feed:
             self._pipelines = tuple(pipelines)
             self._wake.set()
 
+    def join(self, until: float) -> None:
+        """Wait for that, until a monotonic time at the latest."""
+        self._thread.join(max(0.0, until - time.monotonic()))
+
     def parts(self, pipeline: str, now: float) -> list[Part]:
         """Its latest samples of a pipeline with times on a clock that shows `now`: only their ages are carried over."""
         wall = time.time()
@@ -92,7 +106,7 @@ class Feed:
     def watch(self) -> str | None:
         """What is wrong with it now; says so in the log, once, when a read hangs."""
         reading, now = self._reading, time.monotonic()
-        if reading.begun is None or now - reading.begun <= max(LEAST, OVERDUE * self._every):
+        if reading.begun is None or now - reading.begun <= overdue_after(self._every):
             return reading.problem
         if self._overdue != reading.begun:
             self._overdue = reading.begun
@@ -125,7 +139,7 @@ class Feed:
                     source, self._opened_for = self._open(pipelines), pipelines
                 self._read(source, pipelines)
             except BaseException as error:  # noqa: BLE001 - also SystemExit and MemoryError of a plug-in
-                self._failed("nonsense" if isinstance(error, Nonsense) else "raised", error)
+                self._failed(_reason(error), error)
             self._reading = replace(self._reading, begun=None)
             self._wake.wait(max(0.0, began + self._every * 2 ** min(self._strikes, MOST_STRIKES) - time.monotonic()))
         if source is not None:
@@ -139,7 +153,7 @@ class Feed:
 
     def _read(self, source: Source, pipelines: tuple[str, ...]) -> None:
         now = time.time()
-        most, known = 10 * len(pipelines), frozenset(pipelines)
+        most, known = most_samples(pipelines), frozenset(pipelines)
         kept: dict[str, list[Sample]] = {}
         wrong: Nonsense | None = None
         try:
@@ -166,10 +180,19 @@ class Feed:
         self._reading = replace(self._reading, answered=time.monotonic(), problem=None)
 
     def _failed(self, reason: str, error: BaseException) -> None:
-        self._failures[reason] += 1
+        if self._stop.is_set():
+            return  # its process was told to end
+        if reason != "late" or self._overdue != self._reading.begun:
+            self._failures[reason] += 1
         # What it is connected to may be back at any time; a fault of its own is not mended by asking again.
         self._strikes = 0 if isinstance(error, (SourceError, OSError)) else self._strikes + 1
-        text = str(error) if isinstance(error, (SourceError, Nonsense)) else brief(error)
+        text = str(error) if isinstance(error, (SourceError, Nonsense, Trouble)) else brief(error)
         if text != self._reading.problem:
             log.warning("source %s: %s", self.name, text)
         self._reading = replace(self._reading, problem=text)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, Trouble):
+        return error.reason
+    return "nonsense" if isinstance(error, Nonsense) else "raised"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -38,14 +38,14 @@ class GuardedEstimator:
     def update(self, state: Any, sample: Sample) -> Any:
         """See Estimator."""
         try:
-            return self.guard.call(self.plugin, "update", partial(self.inner.update, state, sample), _anything)
+            return self.guard.call(self.plugin, "update", lambda _: self.inner.update(state, sample), _anything)
         except HookFailed:
             return state
 
     def estimate(self, state: Any, now: float) -> Demand | Unknown:
         """See Estimator."""
         try:
-            return self.guard.call(self.plugin, "estimate", partial(self.inner.estimate, state, now), _demand)
+            return self.guard.call(self.plugin, "estimate", lambda _: self.inner.estimate(state, now), sensible)
         except HookFailed as error:
             return Unknown(str(error))
 
@@ -63,21 +63,31 @@ class GuardedPolicy:
 
     name: str
     plugin: str
-    inner: Policy
+    ask: Callable[[Problem, float], Any]
+    """The policy's Answer to a problem, waited for until a monotonic time."""
     guard: Guard
 
     def divide(self, problem: Problem) -> Division:
         """See Policy. Raises HookFailed."""
-
-        def ask() -> tuple[Any, tuple[str, ...]]:
-            division = self.inner.divide(problem)
-            return division, tuple(self.inner.explain(problem, division, index) for index in range(len(problem.limits)))
-
+        ask = partial(self.ask, problem)
         return self.guard.call(self.plugin, f"policy {self.name}", ask, partial(_division, problem))
 
     def explain(self, problem: Problem, division: Division, index: int) -> str:  # noqa: ARG002
         """See Policy."""
         return division.texts[index] if isinstance(division, Explained) else ""
+
+
+Answer = tuple[Any, Any, Any, tuple[str, ...]]
+"""Grants, objective, price and explanations of a Division, none of it checked."""
+
+
+def answered(policy: Policy, problem: Problem) -> Answer:
+    """What a policy makes of a problem. Raises Nonsense, or whatever it raises."""
+    division = policy.divide(problem)
+    if not isinstance(division, Division):
+        raise Nonsense(f"returned {type(division).__name__} where a Division belongs")
+    texts = tuple(policy.explain(problem, division, index) for index in range(len(problem.limits)))
+    return division.grants, division.objective, division.price, texts
 
 
 def verdict_on(decision: Decision, config: Config, value: Any) -> Decision | str:
@@ -129,24 +139,24 @@ def check_grants(limits: Limits, space: Space, grants: Ints) -> None:
         raise Nonsense("grants the members of a group more than the group's budget")
 
 
-def _division(problem: Problem, answer: tuple[Any, tuple[str, ...]]) -> Division:
-    division, texts = answer
-    if not isinstance(division, Division):
-        raise Nonsense(f"returned {type(division).__name__} where a Division belongs")
+def _division(problem: Problem, answer: Answer) -> Division:
     size = len(problem.limits)
-    grants, price = np.asarray(division.grants), np.asarray(division.price)
+    grants, price, objective, texts = np.asarray(answer[0]), np.asarray(answer[2]), answer[1], answer[3]
     if grants.shape != (size,) or not np.issubdtype(grants.dtype, np.integer):
         raise Nonsense(f"grants are {grants.dtype} of shape {grants.shape}: {size} integers belong there")
-    if price.shape != (size,) or not np.issubdtype(price.dtype, np.number) or not math.isfinite(division.objective):
+    if price.shape != (size,) or not np.issubdtype(price.dtype, np.number) or not math.isfinite(objective):
         raise Nonsense("price or objective is not made of finite numbers")
     grants = grants.astype(np.int64)
     check_grants(problem.limits, problem.space, grants)
-    return Explained(grants, float(division.objective), price.astype(np.float64), tuple(map(_text, texts)))
+    if len(texts) != size:
+        raise Nonsense(f"explains {len(texts)} of {size} pipelines")
+    return Explained(grants, float(objective), price.astype(np.float64), tuple(map(_text, texts)))
 
 
-def _demand(value: Any) -> Demand | Unknown:
+def sensible(value: Any) -> Demand | Unknown:
+    """An estimator's answer when it can be true. Raises Nonsense."""
     if isinstance(value, Unknown):
-        return value
+        return Unknown(_text(value.reason))
     if not isinstance(value, Demand):
         raise Nonsense(f"returned {type(value).__name__} where a Demand or Unknown belongs")
     if not 0 < len(value.arrival_rates) <= MOST_SCENARIOS:

@@ -14,7 +14,6 @@ import pluggy
 
 from headgate.controller.guard import brief
 from headgate.core import hookspecs
-from headgate.core.policies import Policy
 
 log = logging.getLogger("headgate.plugins")
 
@@ -46,25 +45,48 @@ class Hook:
     """Takes all of the hook's arguments by name, whichever of them the plug-in asks for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An entry point with the name that it goes by here."""
+
+    point: EntryPoint
+    name: str
+    package: str
+    version: str
+    error: str | None = None
+    """Why it cannot have its own name."""
+
+    def plugin(self, hooks: Iterable[str] = (), error: str | None = None) -> Plugin:
+        """It, with the hooks that it implements or why it takes no part."""
+        hooks = () if error else tuple(sorted(hooks))
+        return Plugin(self.name, self.package, self.version, hooks, enabled=error is None, error=error)
+
+
+def named(points: Iterable[EntryPoint]) -> list[Named]:
+    """Entry points by name; built-in features first, so that nobody can take their names."""
+    found: dict[str, Named] = {}
+    for point in sorted(points, key=lambda point: (_origin(point)[0] != BUILT_IN, point.name)):
+        package, version = _origin(point)
+        name, error = point.name, None
+        if name in found:
+            name = f"{package}:{name}"
+            error = f"{point.name!r} is the name of another plug-in, from {found[point.name].package}"
+        found[name] = Named(point, name, package, version, error)
+    return list(found.values())
+
+
 class Plugins:
-    """The plug-ins of an installation. One that cannot be loaded is listed with its error; the others go on."""
+    """Plug-ins in this process. One that cannot be loaded is listed with its error; the others go on."""
 
     def __init__(self, points: Iterable[EntryPoint]) -> None:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
         self._found: dict[str, Plugin] = {}
-        # Built-in features first, so that nobody can take their names.
-        for point in sorted(points, key=lambda point: (_origin(point)[0] != BUILT_IN, point.name)):
-            package, version = _origin(point)
-            name, error = point.name, None
-            if name in self._found:
-                name = f"{package}:{name}"
-                error = f"{point.name!r} is the name of another plug-in, from {self._found[point.name].package}"
-            error = error or self._register(point)
-            hooks = () if error else tuple(sorted(hook for hook in _hooks(self._manager, name)))
-            self._found[name] = Plugin(name, package, version, hooks, enabled=error is None, error=error)
+        for each in named(points):
+            error = each.error or self._register(each.point)
+            self._found[each.name] = each.plugin(() if error else _hooks(self._manager, each.name), error)
             if error is not None:
-                log.warning("plug-in %s of %s %s takes no part: %s", name, package, version, error)
+                warn(self._found[each.name])
 
     def _register(self, point: EntryPoint) -> str | None:
         try:
@@ -90,7 +112,7 @@ class Plugins:
         rest._manager, rest._found = self._manager, dict(self._found)
         for name in disabled:
             if name not in self._found:
-                raise LookupError(f"there is no plug-in {name!r}; installed: {', '.join(sorted(self._found))}")
+                raise no_such(name, self._found)
             plugin = self._found[name]
             rest._found[name] = Plugin(plugin.name, plugin.package, plugin.version, plugin.hooks, False, plugin.error)
         return rest
@@ -129,18 +151,14 @@ class Plugins:
         return offers
 
 
-def policies() -> dict[str, Policy]:
-    """The allocation policies of this installation by name."""
-    offers = plugins().named("headgate_allocation_policies")
-    return {name: mapping[name] for name, (_, mapping) in offers.items()}
+def warn(plugin: Plugin) -> None:
+    """Say in the log why a plug-in takes no part."""
+    log.warning("plug-in %s of %s %s takes no part: %s", plugin.name, plugin.package, plugin.version, plugin.error)
 
 
-def find_policy(name: str) -> Policy:
-    """The policy called `name`, a plug-in's included. Raises ValueError listing the known ones."""
-    known = policies()
-    if name not in known:
-        raise ValueError(f"policy {name!r} is not known; known policies: {', '.join(known)}")
-    return known[name]
+def no_such(name: str, known: Iterable[str]) -> LookupError:
+    """What to raise for a plug-in that does not exist."""
+    return LookupError(f"there is no plug-in {name!r}; installed: {', '.join(sorted(known))}")
 
 
 def _origin(point: EntryPoint) -> tuple[str, str]:
@@ -156,6 +174,12 @@ def _by_name(impl: pluggy.HookImpl) -> Callable[..., Any]:
 
 
 @cache
-def plugins() -> Plugins:
-    """The plug-ins of this installation, loaded once."""
-    return Plugins(entry_points(group=GROUP))
+def installed() -> tuple[Named, ...]:
+    """All entry points of this installation; nothing is imported."""
+    return tuple(named(entry_points(group=GROUP)))
+
+
+@cache
+def built_in() -> Plugins:
+    """The plug-ins that come with headgate."""
+    return Plugins(each.point for each in installed() if each.package == BUILT_IN)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headgate.core.config import Model
-
 HEAD = """# Settings
 
 Written by `headgate schema --format markdown` from the models that check the files; do not edit by hand.
@@ -16,12 +14,11 @@ seconds). Relative paths are relative to the settings file. An unknown key is an
 """
 
 
-def markdown(models: Mapping[str, type[Model]]) -> str:
-    """A page with a table of keys for each model and each model inside it."""
+def markdown(schemas: Mapping[str, Mapping[str, Any]]) -> str:
+    """A page with a table of keys for each JSON schema by title, and for each model inside it."""
     parts = [HEAD]
     shown: set[str] = set()
-    for title, model in models.items():
-        schema = model.model_json_schema()
+    for title, schema in schemas.items():
         parts.append(_section(f"## {title}", schema))
         for name, inner in schema.get("$defs", {}).items():
             # Two models may have one name; what they say is different then.

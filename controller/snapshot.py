@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from headgate.controller.plugins import policies
+from headgate.controller.installed import policies
 from headgate.core.config import FieldError, Millicores, Model, PipelineSettings, Seconds, check_names
 from headgate.core.model import Budget, Demand, Group, Node, Pipeline, Replica, Unknown
 

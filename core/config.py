@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from headgate.core.model import Pipeline, Slo
-from headgate.core.units import format_cpu, parse_cpu, parse_duration
+from headgate.core.units import format_cpu, parse_cpu, parse_duration, parse_size
 
 Path = tuple[str | int, ...]
 
@@ -45,6 +45,12 @@ Seconds = Annotated[
             "description": "A duration: 250ms, 30s, 1m30s; a number is seconds",
         }
     ),
+]
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"type": ["string", "integer"], "description": "Bytes: 64MiB, 512KiB, 4096"}),
 ]
 
 

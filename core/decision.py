@@ -9,7 +9,7 @@ from typing import Any
 
 from headgate.core.allocation import Allocation, allocate
 from headgate.core.calm import Calm, Quiet, changed, followed, settled, stabilised
-from headgate.core.demand import Estimator, default_estimator
+from headgate.core.demand import Estimator, default_estimator, turn
 from headgate.core.model import Budget, Demand, Demands, Observation, Pipeline
 from headgate.core.policies import Policy
 from headgate.core.reasons import Texts
@@ -66,10 +66,8 @@ class Decision:
 
 def decide(state: State, observation: Observation, config: Config, now: float) -> tuple[State, Decision]:
     """The next state and the decision at `now` (seconds, any epoch, the samples' own)."""
-    learned = dict(state.learned)
-    for name, sample in observation.samples.items():
-        learned[name] = config.estimator.update(learned.get(name), sample)
-    demands = {p.name: config.estimator.estimate(learned.get(p.name), now) for p in config.pipelines}
+    names = [pipeline.name for pipeline in config.pipelines]
+    learned, demands = turn(config.estimator, state.learned, observation.samples, names, now)
     wanted, recent = stabilised(state.quiet, demands, config.calm, now)
     windows = {name: sample.window for name, sample in observation.samples.items()}
     made_for = (config.pipelines, config.budget, config.policy)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from headgate.core.config import Document, Model, Path, Seconds, SettingsError
+from headgate.core.config import Document, Model, Path, Seconds, SettingsError, Size
 from headgate.core.decision import Config, Decision
 from headgate.core.model import Observation, Sample
 
@@ -25,6 +25,16 @@ class PluginSettings(Model):
     disable: tuple[str, ...] = Field(default=(), description="Names as `headgate plugins` shows them")
     deadline: Annotated[Seconds, Field(gt=0)] = Field(
         default=0.2, description="What all plug-ins together may take of one decision; half the interval at the most"
+    )
+    isolate: bool = Field(
+        default=True,
+        description="Run plug-ins that do not come with headgate in processes of their own; false: in headgate's own, "
+        "where one that hangs or runs out of memory takes everything with it",
+    )
+    memory: Size = Field(default=512 * 2**20, description="What each process of a plug-in may hold")
+    load: Annotated[Seconds, Field(gt=0)] = Field(default=10.0, description="What a plug-in may take to be imported")
+    patience: Annotated[Seconds, Field(gt=0)] = Field(
+        default=5.0, description="A plug-in that has not answered a call for so long is ended and started anew"
     )
 
 
@@ -83,7 +93,7 @@ class SourceReport:
     """Seconds since it last answered; None: never."""
     reads: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
-    """By reason: raised, late, nonsense."""
+    """By reason: raised, nonsense, late, busy, crashed, restarting."""
     problem: str | None = None
     """What is wrong with it now."""
 
@@ -93,8 +103,10 @@ class Report:
     """How plug-ins and sources do, for the status and the metrics."""
 
     failures: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    """By plug-in, hook and reason: raised, late, busy, resting, nonsense."""
+    """By plug-in, hook and reason: raised, nonsense, late, busy, crashed, restarting."""
     sources: Mapping[str, SourceReport] = field(default_factory=dict)
+    starts: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """How often a process was started, by plug-in and what the process is for."""
 
 
 class Extensions(Protocol):
@@ -129,7 +141,7 @@ class Extensions(Protocol):
         ...
 
     def close(self) -> None:
-        """Close the sources. Does not wait for one that hangs."""
+        """Close the sources; one that hangs is not waited for longer than a second or two."""
         ...
 
 

@@ -35,6 +35,10 @@ class Texts(Mapping[str, str]):
     def __repr__(self) -> str:
         return repr(dict(self))
 
+    def __reduce__(self) -> tuple[type[dict[str, str]], tuple[dict[str, str]]]:
+        """Pickled as what is written."""
+        return dict, (dict(self),)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:

@@ -1,4 +1,4 @@
-"""CPU and time at the edges: Kubernetes quantities and durations, to and from integer millicores and seconds."""
+"""CPU, time and memory at the edges: Kubernetes quantities, durations and sizes, as millicores, seconds and bytes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ _SUFFIX = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|us|s|m|h|d)")
 _UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_MILLICORES = 10**15
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?i?)B?")
+_FACTOR = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 def parse_cpu(value: object) -> int:
@@ -77,3 +79,13 @@ def format_duration(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     minutes, left = divmod(rest, 60)
     return "".join(f"{amount}{unit}" for amount, unit in ((hours, "h"), (minutes, "m"), (left, "s")) if amount)
+
+
+def parse_size(value: object) -> int:
+    """Bytes of "64MiB", "10M" or 4096. Raises ValueError on anything else, and on less than one byte."""
+    found = (
+        _SIZE.fullmatch(str(value).strip()) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+    )
+    if found is None or found[2] not in _FACTOR or (size := int(float(found[1]) * _FACTOR[found[2]])) < 1:
+        raise ValueError(f"{value!r} is not a size: write it like 64MiB, 512KiB or 4096")
+    return size

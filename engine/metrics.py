@@ -81,6 +81,11 @@ class Metrics(Collector):
         )
         for place, count in sorted(report.failures.items()):
             hooks.add_metric(place, count)
+        starts = CounterMetricFamily(
+            "headgate_plugin_starts", "Processes of plug-ins started.", labels=["plugin", "process"]
+        )
+        for process, count in sorted(report.starts.items()):
+            starts.add_metric(process, count)
         age = GaugeMetricFamily("headgate_source_age_seconds", "Since a source last answered.", labels=["source"])
         reads = CounterMetricFamily("headgate_source_reads", "Answers of a source.", labels=["source"])
         failures = CounterMetricFamily(
@@ -91,7 +96,7 @@ class Metrics(Collector):
             reads.add_metric([name], source.reads)
             for reason, count in sorted(source.failures.items()):
                 failures.add_metric([name, reason], count)
-        yield from (hooks, age, reads, failures)
+        yield from (hooks, starts, age, reads, failures)
 
 
 def _cumulative(counts: Sequence[int]) -> list[tuple[str, float]]:

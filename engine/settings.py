@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from headgate.core.address import Address, Listen
 from headgate.core.calm import Calm
@@ -15,32 +15,14 @@ from headgate.core.config import (
     Model,
     PipelineSettings,
     Seconds,
+    Size,
     check_floors,
     check_names,
 )
 from headgate.core.extensions import ExtensionSettings
 from headgate.engine.cpus import usable_cpus
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?i?)B?")
-_FACTOR = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-
-
-def parse_size(value: object) -> int:
-    """Bytes of "64MiB", "10M" or 4096. Raises ValueError on anything else, and on less than one byte."""
-    found = (
-        _SIZE.fullmatch(str(value).strip()) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
-    )
-    if found is None or found[2] not in _FACTOR or (size := int(float(found[1]) * _FACTOR[found[2]])) < 1:
-        raise ValueError(f"{value!r} is not a size: write it like 64MiB, 512KiB or 4096")
-    return size
-
-
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    WithJsonSchema({"type": ["string", "integer"], "description": "Bytes: 64MiB, 512KiB, 4096"}),
-]
 
 
 class StepSettings(Model):

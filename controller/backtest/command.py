@@ -19,8 +19,8 @@ from headgate.controller.backtest.show import as_json, show
 from headgate.controller.backtest.table import COLUMNS
 from headgate.controller.backtest.traces import read_trace
 from headgate.controller.backtest.world import Outcome, World
-from headgate.controller.extensions import estimator_of
-from headgate.controller.plugins import plugins
+from headgate.controller.installed import plugins
+from headgate.controller.kinds import estimator_of
 from headgate.controller.settings import parse
 from headgate.core.config import SettingsError, validate
 from headgate.core.extensions import ExtensionSettings

@@ -11,7 +11,7 @@ import numpy as np
 from headgate.controller.backtest.grid import Trace
 from headgate.controller.backtest.rivals import Hpa, Kpa
 from headgate.controller.backtest.world import Policy, World
-from headgate.controller.plugins import find_policy, policies
+from headgate.controller.installed import find_policy, policies
 from headgate.core.calm import RESTLESS
 from headgate.core.decision import Config, State, decide
 from headgate.core.demand import Estimator

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, cast
 from zlib import crc32
 
-from headgate.controller.extensions import find_kind
-from headgate.controller.plugins import plugins
+from headgate.controller.installed import plugins
+from headgate.controller.kinds import find_kind
 from headgate.controller.run.budgets import FileBudgets
 from headgate.controller.run.clock import Clock
 from headgate.controller.run.loop import Loop

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from headgate.controller import cli as command_line
 from headgate.controller import commands
-from headgate.controller.plugins import Plugins, plugins
+from headgate.controller.plugins import Plugins, built_in
 
 from .conftest import Install
 
@@ -128,14 +128,14 @@ def test_offers_that_cannot_be_listed_are_left_out(install: Install, code: str) 
 
 
 def test_the_built_in_features_come_through_the_same_entry_points() -> None:
-    found = {plugin.name: plugin for plugin in plugins() if plugin.package == "headgate"}
+    found = {plugin.name: plugin for plugin in built_in() if plugin.package == "headgate"}
     assert {"builtin", "commands", "engine", "sources"} <= set(found)
     assert all(plugin.error is None for plugin in found.values())
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:
     cli = command_line.cli
-    for hook in plugins().hooks("headgate_register_commands"):
+    for hook in built_in().hooks("headgate_register_commands"):
         hook.call(cli=cli)
     result = CliRunner().invoke(cli, list(arguments))
     return result.exit_code, result.stdout, result.stderr

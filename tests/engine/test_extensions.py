@@ -13,11 +13,11 @@ import pytest
 from tests.controller.conftest import install_into
 from tests.engine.conftest import Start
 
-EVIL = """
-import threading, time
+SOURCES = """
+import ctypes, os, threading
 from headgate.core.config import Model
-from headgate.core.hookspecs import Adjustment, EstimatorKind, SourceKind, hookimpl
-from headgate.core.model import Demand, Sample
+from headgate.core.hookspecs import SourceKind, hookimpl
+from headgate.core.model import Sample
 
 class Settings(Model):
     pass
@@ -43,20 +43,47 @@ class NotANumber(Source):
 class Gigabyte(Source):
     def read(self, now):
         self.kept = bytearray(2**30)
+
+class Hoards(Source):
+    kept = []
+    def read(self, now):
+        while True:
+            self.kept.append(bytearray(2**24))
+
+class Endless(Source):
+    def read(self, now):
         while True:
             yield Sample(self.pipelines[0], now, 0, queue=0)
 
-class Exhausted(Source):
+class Crashes(Source):
     def read(self, now):
-        return bytearray(2**62)
+        ctypes.string_at(0)
+
+class Leaves(Source):
+    def read(self, now):
+        os._exit(3)
+
+class Prints(Source):
+    def read(self, now):
+        print("listening on everything", flush=True)
+        raise RuntimeError("said enough")
 
 @hookimpl
 def headgate_metric_sources():
-    kinds = {"sleeps": Sleeps, "raises": Raises, "nan": NotANumber, "gigabyte": Gigabyte, "exhausted": Exhausted}
-    return {name: SourceKind(Settings, kind) for name, kind in kinds.items()}
+    return {kind.__name__.lower(): SourceKind(Settings, kind) for kind in Source.__subclasses__()}
+"""
+
+ESTIMATOR = """
+import threading
+from headgate.core.config import Model
+from headgate.core.hookspecs import EstimatorKind, hookimpl
+from headgate.core.model import Demand
+
+class Settings(Model):
+    pass
 
 class Estimator:
-    def __init__(self, inner):
+    def __init__(self, settings, inner):
         self.inner, self.calls = inner, 0
     def update(self, state, sample):
         return self.inner.update(state, sample)
@@ -70,7 +97,12 @@ class Estimator:
 
 @hookimpl
 def headgate_demand_estimators():
-    return {"evil": EstimatorKind(Settings, lambda settings, inner: Estimator(inner))}
+    return {"evil": EstimatorKind(Settings, Estimator)}
+"""
+
+REVIEWS = """
+import time
+from headgate.core.hookspecs import Adjustment, hookimpl
 
 @hookimpl
 def headgate_review_decision(decision):
@@ -82,6 +114,14 @@ def headgate_review_decision(decision):
 def headgate_decision_applied(decision):
     time.sleep(3600)
 """
+
+EVIL = {
+    "evil-sources": SOURCES,
+    "evil-estimator": ESTIMATOR,
+    "evil-reviews": REVIEWS,
+    "evil-import": "import threading; threading.Event().wait()",
+    "evil-exit": "import os; os._exit(5)",
+}
 
 
 @pytest.fixture
@@ -97,10 +137,10 @@ def metrics(url: str) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool], what: Callable[[], object] = lambda: "") -> None:
     end = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < end, "never happened"
+        assert time.monotonic() < end, f"never happened: {what()}"
         time.sleep(0.05)
 
 
@@ -114,47 +154,65 @@ REQUEST = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data":
 def test_evil_plug_ins_are_named_and_stop_neither_the_loop_nor_the_requests(
     installed: Callable[[str, str], None], start: Start
 ) -> None:
-    installed("evil", EVIL)
+    for name, code in EVIL.items():
+        installed(name, code)
+    kinds = ("sleeps", "raises", "notanumber", "gigabyte", "hoards", "endless", "crashes", "leaves", "prints")
     running = start(
         budget="1",
         interval="100ms",
         pipelines=[{"name": "chain", "steps": [{"model": "first.onnx"}, {"model": "second.onnx"}]}],
-        sources=[
-            *({"kind": kind, "every": "100ms", "stale": "10s"} for kind in ("sleeps", "raises", "nan", "exhausted")),
-            # Filling a gigabyte holds the interpreter for a good part of a second.
-            {"kind": "gigabyte", "every": "5s"},
-        ],
+        sources=[{"kind": kind, "every": "1s", "stale": "10s"} for kind in kinds],
         estimator="evil",
-        plugins={"deadline": "20ms"},
+        plugins={"deadline": "50ms", "load": "10s", "patience": "2s"},
     )
     until(lambda: httpx.post(f"{running.url}/v2/models/chain/infer", json=REQUEST, timeout=30).status_code == 200)
+    failures, starts = "headgate_plugin_failures_total", "headgate_plugin_starts_total"
     expected = {
-        'headgate_plugin_failures_total{hook="estimate",plugin="evil",reason="nonsense"}',
-        'headgate_plugin_failures_total{hook="estimate",plugin="evil",reason="late"}',
-        'headgate_plugin_failures_total{hook="estimate",plugin="evil",reason="busy"}',
-        'headgate_plugin_failures_total{hook="headgate_review_decision",plugin="evil",reason="raised"}',
-        'headgate_plugin_failures_total{hook="headgate_review_decision",plugin="evil",reason="nonsense"}',
-        'headgate_plugin_failures_total{hook="headgate_decision_applied",plugin="evil",reason="busy"}',
-        'headgate_source_failures_total{reason="raised",source="raises"}',
-        'headgate_source_failures_total{reason="nonsense",source="nan"}',
-        'headgate_source_failures_total{reason="nonsense",source="gigabyte"}',
-        'headgate_source_failures_total{reason="raised",source="exhausted"}',
-        'headgate_source_failures_total{reason="late",source="sleeps"}',
+        f'{failures}{{hook="estimate",plugin="evil-estimator",reason="nonsense"}}': 1,
+        f'{failures}{{hook="estimate",plugin="evil-estimator",reason="late"}}': 1,
+        f'{failures}{{hook="estimate",plugin="evil-estimator",reason="busy"}}': 1,
+        f'{failures}{{hook="headgate_review_decision",plugin="evil-reviews",reason="raised"}}': 1,
+        f'{failures}{{hook="headgate_review_decision",plugin="evil-reviews",reason="nonsense"}}': 1,
+        f'{failures}{{hook="headgate_decision_applied",plugin="evil-reviews",reason="busy"}}': 1,
+        f'{starts}{{plugin="evil-estimator",process="decisions"}}': 2,
+        f'{starts}{{plugin="evil-sources",process="source sleeps"}}': 2,
+        f'{starts}{{plugin="evil-sources",process="source crashes"}}': 2,
+        f'{starts}{{plugin="evil-sources",process="source leaves"}}': 2,
+        'headgate_source_failures_total{reason="late",source="sleeps"}': 1,
+        'headgate_source_failures_total{reason="raised",source="raises"}': 1,
+        'headgate_source_failures_total{reason="nonsense",source="notanumber"}': 1,
+        'headgate_source_failures_total{reason="raised",source="gigabyte"}': 1,
+        'headgate_source_failures_total{reason="raised",source="hoards"}': 1,
+        'headgate_source_failures_total{reason="nonsense",source="endless"}': 1,
+        'headgate_source_failures_total{reason="crashed",source="crashes"}': 1,
+        'headgate_source_failures_total{reason="crashed",source="leaves"}': 1,
+        'headgate_source_failures_total{reason="raised",source="prints"}': 1,
     }
-    until(lambda: expected <= set(metrics(running.url)))
-    # Everything that can hang hangs now; the loop decides on, and the grants are those of the last good decision.
+
+    def missing() -> dict[str, float]:
+        found = metrics(running.url)
+        return {name: found.get(name, 0) for name, least in expected.items() if found.get(name, 0) < least}
+
+    until(lambda: not missing(), missing)
+    # The loop decides on, with the grants of the last good decision.
     decisions = status(running.url)["decisions"]
     until(lambda: status(running.url)["decisions"] >= decisions + 20)
-    found = status(running.url)["pipelines"]["chain"]
-    assert found["granted"] == 1000
-    assert "plug-in evil, estimate" in found["reason"]
+    assert status(running.url)["pipelines"]["chain"]["granted"] == 1000
     assert httpx.post(f"{running.url}/v2/models/chain/infer", json=REQUEST, timeout=30).status_code == 200
     assert metrics(running.url)['headgate_source_age_seconds{source="sleeps"}'] == float("inf")
+    assert running.stop() == 0
     text = "".join(running.errors)
-    for line in ("source raises: RuntimeError: nobody is at home", "source exhausted: MemoryError", "plug-in evil, "):
+    for line in (
+        "source raises: RuntimeError: nobody is at home",
+        "source gigabyte: MemoryError",
+        "source crashes: its process ended: Segmentation fault",
+        "source leaves: its process ended: exit code 3",
+        "plug-in evil-import of evil-import 1.0 takes no part: it did not load within 10 s",
+        "plug-in evil-exit of evil-exit 1.0 takes no part: its process ended: exit code 5",
+        "plug-in evil-estimator, estimate: no answer",
+    ):
         assert line in text
     assert len(re.findall("nobody is at home", text)) == 1, "the same trouble is said once"
-    assert running.stop() == 0
 
 
 STUBBORN = """

@@ -12,9 +12,10 @@ from headgate.controller.cli import cli
 from headgate.controller.settings import parse
 from headgate.core.address import parse_address
 from headgate.core.config import validate
+from headgate.core.units import parse_size
 from headgate.engine.cpus import usable_cpus
 from headgate.engine.plugin import headgate_register_commands
-from headgate.engine.settings import EngineSettings, parse_size
+from headgate.engine.settings import EngineSettings
 
 GOOD = "pipelines:\n  - name: a\n    steps: [{model: first.onnx}]\n"
 TWO = GOOD + "  - name: b\n    steps:\n      - model: second.onnx\n"

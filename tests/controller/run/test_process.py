@@ -29,7 +29,7 @@ BATCH = """
 import json, sys
 from click.testing import CliRunner
 from headgate.controller import cli
-from headgate.controller.plugins import plugins
+from headgate.controller.installed import plugins
 for hook in plugins().hooks("headgate_register_commands"):
     hook.call(cli=cli.cli)
 results = [CliRunner().invoke(cli.cli, command) for command in json.loads(sys.argv[1])]
