@@ -17,7 +17,9 @@ from headgate.controller.extensions import LiveExtensions
 from headgate.controller.guard import Trouble
 from headgate.controller.installed import isolated, listed
 from headgate.controller.plugins import Plugin, built_in
-from headgate.controller.reference import markdown
+from headgate.controller.reference import fields, markdown
+from headgate.controller.run.status import BudgetStatus
+from headgate.core.budgets import BudgetSpec
 from headgate.core.config import Document, SettingsError, validate
 from headgate.core.extensions import ExtensionSettings
 from headgate.core.hookspecs import CommandLine, hookimpl
@@ -138,14 +140,20 @@ def _pipeline_names(document: Document) -> list[str]:
 
 
 @click.command()
-@click.option("--format", "form", type=click.Choice(["json", "markdown", "crd"]), default="json", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["json", "markdown", "crd", "budget"]), default="json", show_default=True
+)
 def schema(form: str) -> None:
     """Print what the settings files may say: a JSON schema for editors, or the reference for people.
 
-    crd: the definition of the custom resource CPUBudget, as in deploy/crds.
+    crd: the definition of the custom resource CPUBudget, as in deploy/crds. budget: its fields for people.
     """
     if form == "crd":
         click.echo(crd.text(), nl=False)
+    elif form == "budget":
+        click.echo(
+            fields({"spec": BudgetSpec.model_json_schema(), "status": BudgetStatus.model_json_schema()}), nl=False
+        )
     elif form == "markdown":
         click.echo(markdown(_schemas()), nl=False)
     else:

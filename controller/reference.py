@@ -28,6 +28,11 @@ def markdown(schemas: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(parts)
 
 
+def fields(schemas: Mapping[str, Mapping[str, Any]]) -> str:
+    """Only the tables, for a page that says the rest in its own words."""
+    return markdown(schemas).removeprefix(HEAD).strip() + "\n"
+
+
 def _section(title: str, schema: Mapping[str, Any]) -> str:
     required = set(schema.get("required", ()))
     lines = [title, "", schema.get("description", "").strip(), ""]

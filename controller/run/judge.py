@@ -21,7 +21,7 @@ log = logging.getLogger("headgate.run")
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why a budget is not divided as it should be: one CamelCase word of docs/cpubudget.md, and a sentence."""
+    """Why a budget is not divided as it should be: one CamelCase word of docs/refusals.md, and a sentence."""
 
     reason: str
     message: str

@@ -33,7 +33,7 @@ CODEC = Codec(
 
 STANDING = "standing"
 LEARNED = "learned-"
-PIECE = 16
+PIECE = 48
 """Pipelines in a piece of what was learned, about: less than half of what an object may hold."""
 KEPT = 2 * 86400.0
 """Seconds for which a pipeline that vanished is remembered: it may be scaled to zero over a weekend's night."""

@@ -9,9 +9,12 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+import yaml
 
-from headgate.controller.plugins import Plugins
+from headgate.controller.plugins import Plugins, built_in
+from headgate.controller.run.settings import RunSettings
 from headgate.core import hookspecs
+from headgate.core.budgets import BudgetSpec
 
 from .conftest import install_into
 from .test_plugins import invoke
@@ -57,6 +60,38 @@ def test_the_settings_reference_is_current() -> None:
     code, page, _ = invoke("schema", "--format", "markdown")
     assert code == 0
     assert (ROOT / "docs" / "settings.md").read_text() == page, "headgate schema --format markdown > docs/settings.md"
+
+
+def test_the_fields_of_a_budget_are_current_and_its_example_is_one() -> None:
+    code, tables, _ = invoke("schema", "--format", "budget")
+    assert code == 0
+    page = (ROOT / "docs" / "cpubudget.md").read_text()
+    assert page.endswith(tables), "headgate schema --format budget is the end of docs/cpubudget.md"
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert BudgetSpec.model_validate(yaml.safe_load(example)["spec"]).total == 16_000
+
+
+def test_the_example_of_the_controller_is_valid() -> None:
+    page = (ROOT / "docs" / "controller.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    settings = RunSettings.model_validate(yaml.safe_load(example))
+    found = built_in()
+    for source in settings.sources:
+        assert source.model_extra is not None
+        kind = found.named("headgate_metric_sources")[source.kind][1][source.kind]
+        kind.settings.model_validate(source.model_extra)
+    host, home = settings.kind_of("host"), settings.kind_of("home")
+    found.named("headgate_host_adapters")["kserve"][1]["kserve"].settings.model_validate(host)
+    found.named("headgate_homes")["kubernetes"][1]["kubernetes"].settings.model_validate(home)
+
+
+def test_every_metric_of_the_controller_is_documented() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    code = (ROOT / "controller" / "run" / "metrics.py").read_text()
+    names = re.findall(r'(Gauge|Counter)MetricFamily\(\s*"(\w+)"', code)
+    assert len(names) > 15
+    for kind, name in names:
+        assert f"`{name}{'_total' if kind == 'Counter' else ''}`" in page, name
 
 
 def test_links_between_pages_lead_somewhere() -> None:
