@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -128,6 +129,14 @@ class Controller:
     def get(self, path: str) -> str:
         with urlopen(self.url + path) as answer:
             return str(answer.read().decode())
+
+    def ready(self) -> bool:
+        try:
+            return self.get("/readyz") == "ok\n"
+        except HTTPError as error:
+            if error.code != 503:  # before its first turn
+                raise
+            return False
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.get("/status"))
@@ -264,7 +273,7 @@ def test_a_second_controller_waits_and_takes_over(place: Place) -> None:
     first = place.start("--apply")
     until(lambda: first.status()["leads"])
     second = place.start("--apply")
-    until(lambda: second.get("/readyz") == "ok\n")
+    until(second.ready)
     assert not second.status()["leads"]
     first.process.kill()
     until(lambda: second.status()["leads"])
