@@ -57,6 +57,7 @@ HORIZON = 60.0
 
 _CHUNK = 16_384  # cells worked on at once: what the second-level cache holds of the temporary arrays
 _TINY = 1e-12  # stands for 0 in a divisor
+_NEARLY_FULL = 1e-4  # spare capacity
 _LEAST_SERVICE, _MOST_SERVICE = 1e-18, 1e15  # seconds
 # Beyond these nothing changes any more; within them no product leaves the range of floats.
 _LEAST_CPUS, _MOST_CPUS = 1e-9, 1e15
@@ -99,14 +100,11 @@ def expected_within(traffic: Traffic, cpus: ArrayLike, latency: ArrayLike, *, ho
     if not len(rates):
         raise ValueError("expected_within needs at least one scenario of arrival rates")
 
-    def mean(t: _Columns, c: Array, x: Array, *scenarios: Array) -> Array:
-        station = _Station.of(t, c, horizon)
-        total = station.within(scenarios[0], x)
-        for rate in scenarios[1:]:
-            total += station.within(rate, x)
-        return total / len(scenarios)
+    def mean(t: _Columns, c: Array, x: Array) -> Array:
+        share = _Station.of(t, c, horizon).within(t.arrival_rate, x)
+        return np.asarray(share[0] if len(share) == 1 else np.add.reduce(share, axis=0) / len(share))
 
-    return _by_rows(mean, traffic, cpus, latency, *rates, rates=False)
+    return _by_rows(mean, traffic, cpus, latency, scenarios=len(rates))
 
 
 def percentile(traffic: Traffic, cpus: ArrayLike, percent: float, *, horizon: float = HORIZON) -> Array:
@@ -163,28 +161,51 @@ def erlang_c(servers: ArrayLike, utilisation: ArrayLike) -> Array:
     with G = m! e^m / (m^m sqrt(2 pi m)) by Stirling's series. The error is at most 0.001 (m = 1), 0.00014 from m = 2
     and 0.00001 from m = 5 on; C falls in m at a fixed load and rises in the utilisation.
     """
-    return _erlang_c(np.asarray(servers, dtype=np.float64), np.asarray(utilisation, dtype=np.float64))
+    m, used = np.asarray(servers, dtype=np.float64), np.asarray(utilisation, dtype=np.float64)
+    shape = np.broadcast_shapes(m.shape, used.shape)
+    m, used = np.atleast_1d(m, used)
+    return _erlang_c(np.sqrt(m), _stirling(m), 1 - used).reshape(shape)
 
 
-def _erlang_c(servers: Array, utilisation: Array) -> Array:
-    below = np.minimum(utilisation, 1)
-    spare = 1 - below
-    # (r - 1 - ln r) / (spare^2 / 2): by its series near r = 1, where the difference would cancel.
-    near = spare < 1e-4
-    cut = np.where(near, 0.5, np.maximum(below, _TINY))
-    far = 1 - cut
-    bend = np.where(near, 1 + spare * (2 / 3 + spare / 2), (far + np.log(cut)) / (far * far) * -2)
-    slope = np.sqrt(bend)
-    root = np.sqrt(servers) * spare
-    z = root * slope
-    # Mills' ratio (1 - Phi) / phi by Zelen and Severo's 26.2.16 (Abramowitz and Stegun 1964), error 1e-5 of phi.
-    t = 1 / (1 + 0.33267 * z)
-    mills = t * (0.4361836 + t * (-0.1201676 + t * 0.9372980))
-    odds = np.exp(np.minimum(z * z * 0.5, 600)) * math.sqrt(2 * math.pi) - mills
+def _stirling(servers: Array) -> Array:
     i = 1 / servers
     # The last coefficient takes the place of the rest of Stirling's series, exact at m = 1.
-    stirling = 1 + i * (1 / 12 + i * (1 / 288 - i * 0.0023680041))
-    probability: Array = np.minimum(1 / (1 + stirling * (root * odds + (1 / slope - 1))), 1)
+    series: Array = 1 + i * (1 / 12 + i * (1 / 288 - i * 0.0023680041))
+    return series
+
+
+def _erlang_c(root: Array, stirling: Array, spare: Array) -> Array:
+    """Erlang's C by the square root of the servers, Stirling's series for them, and the spare capacity 1 - r."""
+    # Nearer to full load r - 1 - ln r would cancel: from there on 1 / C falls to 1 in a straight line.
+    free = np.maximum(spare, _NEARLY_FULL)
+    np.minimum(free, 1 - _TINY, out=free)
+    y = 1 - free
+    np.log(y, out=y)
+    y += free
+    y *= -2
+    np.sqrt(y, out=y)
+    z = root * y
+    # Mills' ratio (1 - Phi) / phi by Zelen and Severo's 26.2.16 (Abramowitz and Stegun 1964), error 1e-5 of phi.
+    t = z * 0.33267
+    t += 1
+    np.divide(1, t, out=t)
+    mills = t * 0.9372980
+    mills -= 0.1201676
+    mills *= t
+    mills += 0.4361836
+    mills *= t
+    z *= z
+    z *= 0.5
+    odds = np.exp(np.minimum(z, 600, out=z), out=z)
+    odds *= math.sqrt(2 * math.pi)
+    odds -= mills
+    odds *= root * free
+    odds += np.divide(free, y, out=y)
+    odds -= 1
+    odds *= stirling
+    odds *= np.divide(np.maximum(spare, 0, out=y), free, out=free)
+    odds += 1
+    probability: Array = np.divide(1, odds, out=odds)
     return probability
 
 
@@ -228,7 +249,7 @@ class _Station:
             capacity = capacity / np.maximum(1, fraction + (1 - fraction) * capacity)
         # One speed for all keeps what does not depend on the CPUs a column, which saves most of the exponentials.
         slow = (capacity < 1).any()
-        speed = np.minimum(np.maximum(capacity, _LEAST_CPUS), 1) if slow else np.ones(())
+        speed = np.minimum(np.maximum(capacity, _LEAST_CPUS), 1) if slow else np.ones(1)
         servers = np.maximum(capacity, 1) if slow else capacity
         cv = np.minimum(traffic.service_cv, _MOST_CV)
         arrival_cv = np.minimum(traffic.arrival_cv, _MOST_CV)
@@ -251,37 +272,47 @@ class _Station:
         return np.broadcast_shapes(self.wait.shape, self.span.shape, self.least.shape, backlog)
 
     def utilisation(self, arrival_rate: Array) -> Array:
+        """Fresh: the caller may write into it."""
         load = np.where(self.service > _LEAST_SERVICE, arrival_rate * self.service, 0)
-        return np.minimum(load / (self.servers * self.speed), _MOST_UTILISATION)
+        used = np.asarray(load / (self.servers * self.speed))
+        return np.minimum(used, _MOST_UTILISATION, out=used)
 
     def within(self, arrival_rate: Array, latency: Array) -> Array:
-        utilisation = self.utilisation(arrival_rate)
-        spare = 1 - utilisation
-        root = self._root(spare, 4)
-        waits = _erlang_c(self.servers, utilisation)
-        decay = np.where(spare >= 0, root / self.wait, 1 / (self.span * root))
+        """What does not depend on the rate is worked out once for all scenarios of it (the leading axis)."""
+        used = self.utilisation(arrival_rate)
+        spare = np.subtract(1, used, out=used)
+        relaxed = self._relaxed(spare, 4)
+        waits = _erlang_c(np.sqrt(self.servers), _stirling(self.servers), spare)
         time = np.minimum(latency * self.speed / self.service, _MOST_TIME)
         rest = np.maximum(time - self.least, 0)
-        share: Array | float = 0.0
+        share = np.zeros((1,) * spare.ndim)
         for weight, mean in self.phases:
             x = rest / mean
             served = np.exp(-x)
             # P(wait + service <= t) = P(service <= t) - C e^(-decay t) * service, whose exponentials meet at ratio 1.
-            ratio = mean * decay
-            ratio = np.where(np.abs(1 - ratio) < 1e-6, 1 - 1e-6, ratio)
-            share = share + weight * (1 - served - waits * ((np.exp(-ratio * x) - served) / (1 - ratio)))
+            ratio = relaxed * (mean / self.wait)
+            apart = 1 - ratio
+            meeting = np.abs(apart) < 1e-6
+            if meeting.any():
+                ratio, apart = np.where(meeting, 1 - 1e-6, ratio), np.where(meeting, 1e-6, apart)
+            late = ratio * -x
+            np.exp(late, out=late)
+            late -= served
+            late /= apart
+            late *= waits
+            share = share + weight * (1 - served - late)
         if self.backlog is not None:
-            slack = np.maximum(time - 1 - waits / decay / 2, 0)
-            relaxed = np.where(spare >= 0, root, self.wait / (self.span * root))
+            slack = np.maximum(time - 1 - waits * self.wait / relaxed / 2, 0)
             late = np.minimum(np.maximum(self.backlog - slack, 0) / (relaxed * self.span), 1e30)
             share = share * (1 - late / np.sqrt(np.sqrt(np.sqrt(1 + np.square(np.square(late * late))))))
-        return np.minimum(np.maximum(share, 0), 1)
+        return np.minimum(np.maximum(share, 0, out=share), 1, out=share)
 
     def mean_wait(self, arrival_rate: Array) -> Array:
         utilisation = self.utilisation(arrival_rate)
         spare = 1 - utilisation
+        waits = _erlang_c(np.sqrt(self.servers), _stirling(self.servers), spare)
         root = self._root(spare, 8)
-        mean = _erlang_c(self.servers, utilisation) * np.where(spare >= 0, self.wait / root, self.span * root / 2)
+        mean = waits * np.where(spare >= 0, self.wait / root, self.span * root / 2)
         if self.backlog is not None:
             drained = np.maximum(spare, 0) * self.span
             rest = np.maximum(self.backlog - drained, 0)
@@ -290,9 +321,22 @@ class _Station:
             mean = mean + falling * (self.backlog + rest) / 2
         return mean * (self.service / self.speed)
 
+    def _relaxed(self, spare: Array, factor: float) -> Array:
+        """The spare capacity that takes the place of `spare` over a finite horizon."""
+        edge = self.wait / self.span
+        relaxed = self._root(spare, factor)
+        over = spare < 0
+        # The other root of the same equation, of which the two have the product a / H: no difference cancels.
+        return np.divide(edge, relaxed, out=relaxed, where=over) if over.any() else relaxed
+
     def _root(self, spare: Array, factor: float) -> Array:
         """The relaxed spare capacity below full load; above it, wait / (span * root) is: no difference cancels."""
-        return (np.abs(spare) + np.sqrt(spare * spare + factor * self.wait / self.span)) / 2
+        root = spare * spare
+        root = np.asarray(root + factor * self.wait / self.span)
+        np.sqrt(root, out=root)
+        root += np.abs(spare)
+        root *= 0.5
+        return root
 
 
 def _phases(cv: Array) -> tuple[tuple[Array | float, Array], ...]:
@@ -305,10 +349,13 @@ def _phases(cv: Array) -> tuple[tuple[Array | float, Array], ...]:
     return ((1 - rare, np.where(cv > 1, 0.5 / (1 - rare), steady)), (rare, np.where(cv > 1, 0.5 / rare, steady)))
 
 
-def _by_rows(function: Callable[..., Array], traffic: Traffic, *others: ArrayLike, rates: bool = True) -> Array:
-    """`function` of the columns and the other arrays, a few rows of the leading axis at a time."""
+def _by_rows(function: Callable[..., Array], traffic: Traffic, *others: ArrayLike, scenarios: int = 0) -> Array:
+    """`function` of the columns and the other arrays, a few rows at a time.
+
+    `scenarios`: so many are the leading axis of the arrival rates, which `function` takes away.
+    """
     given = (
-        traffic.arrival_rate if rates else 0.0,
+        traffic.arrival_rate,
         traffic.service_time,
         traffic.service_cv,
         traffic.queue,
@@ -317,27 +364,44 @@ def _by_rows(function: Callable[..., Array], traffic: Traffic, *others: ArrayLik
         *others,
     )
     arrays = [np.asarray(array, dtype=np.float64) for array in given]
-    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    shape = np.broadcast_shapes(arrays[0].shape[1:] if scenarios else arrays[0].shape, *(a.shape for a in arrays[1:]))
     with np.errstate(over="ignore"):  # a product beyond the range of floats is then cut to the model's own range
-        if math.prod(shape) <= _CHUNK or len(shape) < 2:
-            answer = _call(function, arrays)
-            return np.array(answer if answer.shape == shape else np.broadcast_to(answer, shape), order="C")
+        if math.prod(shape) * max(1, scenarios) <= _CHUNK or len(shape) < 2:
+            return _call(function, arrays, shape, scenarios)
         answer = np.empty(shape)
-        for rows in _chunks(shape):
-            answer[rows] = _call(function, [_rows(array, rows, shape) for array in arrays])
+        for rows in _chunks(shape, scenarios):
+            some = (rows.stop - rows.start, *shape[1:])
+            parts = [_rows(array, rows, len(shape)) for array in arrays]
+            if scenarios:
+                parts[0] = np.moveaxis(_rows(np.moveaxis(arrays[0], 0, -1), rows, len(shape) + 1), -1, 0)
+            answer[rows] = _call(function, parts, some, scenarios)
     return answer
 
 
-def _call(function: Callable[..., Array], arrays: list[Array]) -> Array:
-    # Columns first: numpy then broadcasts a pipeline's constants over long runs instead of over its few CPUs.
-    across = [array.T.copy().T if array.ndim > 1 and array.shape[-1] > 1 else array for array in arrays]
-    return function(_Columns(*across[:6]), *across[6:])
+def _call(function: Callable[..., Array], arrays: list[Array], shape: tuple[int, ...], scenarios: int) -> Array:
+    # Pipelines last: numpy then takes their constants over long runs instead of over the few CPUs of each.
+    turned = [np.atleast_1d(array) if array.ndim < 2 else _turned(array) for array in arrays]
+    if len(shape) > 1:
+        turned = [array[:, None] if array.ndim == 1 and len(array) > 1 else array for array in turned]
+    answer = function(_Columns(*turned[:6]), *turned[6:])
+    if len(shape) < 2:
+        return np.array(np.broadcast_to(answer, (*shape, 1)[:1]).reshape(shape))
+    wanted = (*shape[:-2], shape[-1], shape[-2])
+    return np.ascontiguousarray(_turned_view(np.broadcast_to(answer, wanted)))
 
 
-def _chunks(shape: tuple[int, ...]) -> Iterator[slice]:
-    rows = max(1, _CHUNK // max(1, math.prod(shape[1:])))
-    return (slice(first, first + rows) for first in range(0, shape[0], rows))
+def _turned_view(array: Array) -> Array:
+    return array.swapaxes(-1, -2)
 
 
-def _rows(array: Array, rows: slice, shape: tuple[int, ...]) -> Array:
-    return array[rows] if array.ndim == len(shape) and array.shape[0] > 1 else array
+def _turned(array: Array) -> Array:
+    return np.ascontiguousarray(array.swapaxes(-1, -2))
+
+
+def _chunks(shape: tuple[int, ...], scenarios: int) -> Iterator[slice]:
+    rows = max(1, _CHUNK // max(1, math.prod(shape[1:]) * max(1, scenarios)))
+    return (slice(first, min(first + rows, shape[0])) for first in range(0, shape[0], rows))
+
+
+def _rows(array: Array, rows: slice, dimensions: int) -> Array:
+    return array[rows] if array.ndim == dimensions and array.shape[0] > 1 else array
