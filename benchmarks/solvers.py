@@ -49,7 +49,7 @@ def problem_of(n: int, cpus: int, seed: int) -> Problem:
 def utilities(problem: Problem, cpus: np.ndarray) -> np.ndarray:
     """Weighted utilities, n x k, of n x k CPUs; weights are scaled to a mean of 1, as the policy does."""
     weight = problem.limits.weight / problem.limits.weight.mean()
-    found = POLICIES["slo"].utility(problem, np.arange(len(weight)), (cpus * 1000).astype(np.int64))
+    found = POLICIES["slo"].utility(problem, np.arange(len(weight)))((cpus * 1000).astype(np.int64))
     return weight[:, None] * np.asarray(found)
 
 

@@ -54,7 +54,7 @@ class GuardedEstimator:
 class Explained(Division):
     """A division with its explanations, which must be asked for while there is time and not when they are read."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def answered(policy: Policy, problem: Problem) -> Answer:
     if not isinstance(division, Division):
         raise Nonsense(f"returned {type(division).__name__} where a Division belongs")
     texts = tuple(policy.explain(problem, division, index) for index in range(len(problem.limits)))
-    return division.grants, division.objective, division.price, texts
+    return division.grants, division.objective, division.prices(), texts
 
 
 def verdict_on(decision: Decision, config: Config, value: Any) -> Decision | str:
@@ -150,7 +150,7 @@ def _division(problem: Problem, answer: Answer) -> Division:
     check_grants(problem.limits, problem.space, grants)
     if len(texts) != size:
         raise Nonsense(f"explains {len(texts)} of {size} pipelines")
-    return Explained(grants, float(objective), price.astype(np.float64), tuple(map(_text, texts)))
+    return Explained(grants, float(objective), price.astype(np.float64), texts=tuple(map(_text, texts)))
 
 
 def sensible(value: Any) -> Demand | Unknown:

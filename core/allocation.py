@@ -28,7 +28,7 @@ from headgate.core.pacing import at_most
 from headgate.core.placement import Flow
 from headgate.core.policies import Division, Policy, find_policy
 from headgate.core.problem import Problem, Wants, columns_of, pose, unknown_reason
-from headgate.core.reasons import Explanation, Texts
+from headgate.core.reasons import Explanation, Numbers, Texts
 from headgate.core.units import MILLI
 
 
@@ -46,7 +46,9 @@ class Allocation:
     objective: float = 0.0
     """What the policy makes as large as it can; see the policy for its unit."""
     shadow_prices: Mapping[str, float] = field(default_factory=dict)
-    """What one more CPU would gain each pipeline, in the policy's unit."""
+    """What one more CPU would gain each pipeline, in the policy's unit; found out when read."""
+    bound: float | None = None
+    """No division on the grants that were looked at has an objective higher by more than this; None: not known."""
 
     complete: bool = True
     """False: more would have moved but for the limit on what one decision may move."""
@@ -95,7 +97,8 @@ def allocate(
         unmet=dict(zip(names, missing.tolist(), strict=True)),
         replicas=limits.placement.split(division.grants, solution.flow) if limits.placement else {},
         objective=division.objective,
-        shadow_prices=dict(zip(names, division.price.tolist(), strict=True)),
+        shadow_prices=Numbers(names, division.prices),
+        bound=division.bound,
         complete=solution.complete,
     )
 

@@ -135,6 +135,9 @@ def fill(limits: Limits, space: Space, grants: Ints, upper: Ints, rate: Floats) 
     open_ = (upper > grants) & (rate > 0)
     if not open_.any():
         return grants
+    open_ &= np.minimum(next_step(limits, grants), upper) - grants <= space.slack(grants)
+    if not open_.any():
+        return grants
     # Twelve orders of magnitude between rates are more than millicores can tell apart, and all that sums of them bear.
     rate = np.where(rate > 0, np.maximum(rate / rate.max(), 1e-12), 0.0)
     while open_.any():

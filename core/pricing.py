@@ -42,40 +42,46 @@ class Paths:
     price: Floats
     """At which a row goes on from a point to its next, v; falling within a row; -inf at its last."""
 
-    def near(self, column: Ints) -> list[Ints]:
-        """The columns of the two points before and the two after `column` (m, one of each row)."""
-        width = int(self.column.max()) + 1
-        at = np.searchsorted(self.row * width + self.column, np.arange(len(column)) * width + column, side="right") - 1
+    def beside(self, point: Ints) -> list[Ints]:
+        """The columns of the two points before and the two after `point` (m, one of each row)."""
         lowest, highest = self.first[:-1], self.first[1:] - 1
-        return [self.column[np.minimum(np.maximum(at + away, lowest), highest)] for away in (-2, -1, 1, 2)]
+        return [self.column[np.minimum(np.maximum(point + away, lowest), highest)] for away in (-2, -1, 1, 2)]
 
 
 def by_slope(table: Ints, worth: Floats) -> Paths:
     """Along the upper concave envelope of `worth` over `table` (m x k millicores, rising); price: worth per millicore.
 
-    Points under the chord of their neighbours are left out until none is: each pass is as long as what is left.
+    Points under the chord of their neighbours are left out until none is: each pass is as long as what is left. First
+    goes what lies before the steepest way up from the start: nearly all there is before a knee.
     """
     rows, width = table.shape
-    amount, value = table.ravel(), worth.ravel()
-    position = np.arange(rows * width) % width
-    ends = (position == 0) | (position == width - 1)
-    kept = np.arange(rows * width)
+    start = table[:, :1]
+    steepness = (worth - worth[:, :1]) / np.maximum(table - start, 0.5)
+    steepest = (steepness >= steepness.max(axis=1, keepdims=True) * (1 - EVEN)).argmax(axis=1)
+    column = np.arange(width)
+    keep = (column >= steepest[:, None]) | (column == 0)
+    keep &= (table > start) | (column == 0) | (column == width - 1)
+    kept = np.flatnonzero(keep)
+    amount, value = table.ravel()[kept], worth.ravel()[kept]
+    place = kept % width
+    ends = (place == 0) | (place == width - 1)
     while True:
         size = amount[1:] - amount[:-1]
         slope = (value[1:] - value[:-1]) / np.maximum(size, 0.5)
-        keep = ends.copy()
-        keep[1:-1] |= (slope[:-1] * (1 + EVEN) >= slope[1:]) & (size[:-1] > 0)
-        if keep.all():
+        under = (slope[:-1] * (1 + EVEN) < slope[1:]) | (size[:-1] <= 0)
+        under &= ~ends[1:-1]
+        if not under.any():
             break
-        kept, amount, value, ends = kept[keep], amount[keep], value[keep], ends[keep]
-    row, column = np.divmod(kept, width)
+        left = np.concatenate(([0], np.flatnonzero(~under) + 1, [len(kept) - 1]))
+        kept, amount, value, ends = kept[left], amount[left], value[left], ends[left]
+    row = kept // width
     first = np.searchsorted(row, np.arange(rows + 1))
     price = np.append(slope, -np.inf)
     price[first[1:] - 1] = -np.inf
     # Slopes that rise by rounding would let a later step of a row go before an earlier one.
     while len(rising := np.flatnonzero((price[1:] > price[:-1]) & (row[1:] == row[:-1]))):
         price[rising + 1] = price[rising]
-    return Paths(column, amount, row, first, price)
+    return Paths(kept - row * width, amount, row, first, price)
 
 
 def by_shortfall(table: Ints, shortfall: Floats, least: float) -> Paths:
@@ -107,14 +113,12 @@ class _Steps:
         """Those at prices above `least`, the dearest first."""
         moves = np.flatnonzero(paths.price > least)
         price = paths.price[moves]
-        pipeline = rows[paths.row[moves]]
-        by_rank = rank[pipeline]
-        if (by_rank[1:] >= by_rank[:-1]).all():
-            order = np.argsort(-price, kind="stable")
-        else:
-            order = np.lexsort((by_rank, -price))
+        order = np.argsort(-price)
+        falling = price[order]
+        if (falling[1:] == falling[:-1]).any():
+            order = np.lexsort((rank[rows[paths.row[moves]]], -price))
         moves = moves[order]
-        return cls(pipeline[order], paths.amount[moves + 1] - paths.amount[moves], moves)
+        return cls(rows[paths.row[moves]], paths.amount[moves + 1] - paths.amount[moves], moves)
 
     def only(self, which: Bools | Ints) -> _Steps:
         return _Steps(self.pipeline[which], self.size[which], self.point[which])
@@ -128,6 +132,8 @@ class Taken:
     """Which each row reaches on its path, m."""
     unused: float
     """The price of each budget times what it has left: no division is worth more than this on top."""
+    price: Floats
+    """At which each row is stopped by a budget around it, m; `least` where none does."""
 
 
 def take(
@@ -139,9 +145,11 @@ def take(
     jump that does not fit leaves over is handed to others in up to `repairs` - 1 rounds.
     """
     steps = _Steps.of(paths, rows, rank, least)
+    if len(space.tree) == 1 and not space.cuts:
+        return _take_of_one(int(space.tree[0].slack(grants)[0]), steps, paths, least, repairs > 1)
     taken = np.zeros(len(paths.row), dtype=np.bool_)
     held = grants.copy()
-    unused = _unused(space, grants, steps, paths.price[steps.point])
+    unused, price = _unused(space, grants, steps, paths.price[steps.point], least)
     for _ in range(repairs):
         fits = _fitting(space, held, steps, skipping=len(space.tree) > 1)
         taken[steps.point[fits]] = True
@@ -157,14 +165,57 @@ def take(
         steps = steps.only(open_[steps.pipeline])
         if not len(steps):
             break
-    return Taken(paths.first[:-1] + np.bincount(paths.row[taken], minlength=len(rows)), unused)
+    return Taken(paths.first[:-1] + np.bincount(paths.row[taken], minlength=len(rows)), unused, price[rows])
 
 
-def _unused(space: Space, grants: Ints, steps: _Steps, price: Floats) -> float:
-    """The price of each budget times what it has left, where each admits `steps` up to the first that does not fit."""
+def _take_of_one(room: int, steps: _Steps, paths: Paths, least: float, repairing: bool) -> Taken:
+    """From one budget with `room` millicores left, without sorting out who is in which."""
+    row = paths.row[steps.point]
+    total = np.cumsum(steps.size)
+    count = int(np.searchsorted(total, room, side="right"))
+    reached = np.bincount(row[:count], minlength=len(paths.first) - 1)
+    price, left = least, 0
+    if count < len(steps):
+        left = room - (int(total[count - 1]) if count else 0)
+        price = float(paths.price[steps.point[count]])
+        if repairing and left:
+            for taker in _further(row[count:], steps.size[count:], left, len(reached)):
+                reached[taker] += 1
+    return Taken(paths.first[:-1] + reached, left * price if count < len(steps) else 0.0, np.full(len(reached), price))
+
+
+def _further(row: Ints, size: Ints, left: int, rows: int) -> list[int]:
+    """Who takes a step each from what is `left`, in order; whoever has no room for its next one takes none any more."""
+    position = np.arange(len(row))
+    large = np.flatnonzero(size > left)[::-1]
+    first = np.full(rows, len(row))
+    first[row[large]] = large
+    open_ = np.flatnonzero(position < first[row])
+    if not len(open_):
+        return []
+    least = int(size[open_].min())
+    stuck: set[int] = set()
+    takers = []
+    for taker, wanted in zip(row[open_].tolist(), size[open_].tolist(), strict=True):
+        if wanted > left:
+            stuck.add(taker)
+        elif taker not in stuck:
+            takers.append(taker)
+            left -= wanted
+            if left < least:
+                break
+    return takers
+
+
+def _unused(space: Space, grants: Ints, steps: _Steps, price: Floats, least: float) -> tuple[float, Floats]:
+    """The price of each budget times what it has left, where each admits `steps` up to the first that does not fit.
+
+    And for all n pipelines the highest price of the budgets around them.
+    """
+    stopped = np.full(len(grants), least)
     fits = _fitting(space, grants, steps, skipping=False)
     if fits.all():
-        return 0.0
+        return 0.0, stopped
     added = np.bincount(steps.pipeline[fits], weights=steps.size[fits], minlength=len(grants))
     grants = grants + added.astype(np.int64)
     steps, price = steps.only(~fits), price[~fits]
@@ -173,12 +224,18 @@ def _unused(space: Space, grants: Ints, steps: _Steps, price: Floats) -> float:
         slack = level.slack(grants)
         large = np.flatnonzero(steps.size > slack[level.member[steps.pipeline]])
         group, first = np.unique(level.member[steps.pipeline[large]], return_index=True)
-        total += float((slack[group] * price[large[first]]).sum())
+        paid = np.zeros(len(slack))
+        paid[group] = price[large[first]]
+        total += float((slack * paid)[group].sum())
+        np.maximum(stopped, paid[level.member], out=stopped)
     for limit in space.cuts:
         room = limit.room - int(grants[limit.members].sum())
         large = np.flatnonzero((steps.size > room) & np.isin(steps.pipeline, limit.members))
-        total += room * float(price[large[0]]) if len(large) else 0.0
-    return total
+        if len(large):
+            dearest = float(price[large[0]])
+            total += room * dearest
+            stopped[limit.members] = np.maximum(stopped[limit.members], dearest)
+    return total, stopped
 
 
 def _fitting(space: Space, grants: Ints, steps: _Steps, *, skipping: bool) -> Bools:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headgate.core.filling import next_step
-from headgate.core.laminar import Ints
+from headgate.core.laminar import Floats, Ints
 from headgate.core.policies.base import Division, Policy
 from headgate.core.problem import Problem
 from headgate.core.units import MILLI, format_cpu
@@ -38,6 +38,32 @@ class Texts(Mapping[str, str]):
     def __reduce__(self) -> tuple[type[dict[str, str]], tuple[dict[str, str]]]:
         """Pickled as what is written."""
         return dict, (dict(self),)
+
+
+class Numbers(Mapping[str, float]):
+    """Numbers by name that are worked out, all at once, when the first of them is read."""
+
+    def __init__(self, names: Sequence[str], find: Callable[[], Floats]) -> None:
+        self._names = names
+        self._find = find
+        self._found: dict[str, float] | None = None
+
+    def _all(self) -> dict[str, float]:
+        if self._found is None:
+            self._found = dict(zip(self._names, self._find().tolist(), strict=True))
+        return self._found
+
+    def __getitem__(self, name: str) -> float:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return repr(self._all())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from headgate.core.laminar import Floats, Ints
-from headgate.core.pricing import Paths
 from headgate.core.problem import Problem
 from headgate.core.units import MILLI
 
@@ -28,7 +27,7 @@ _OF_ROOT = np.array([0.0, 0.25, 0.55, 0.9, 1.4, 2.2, 3.6])
 _OF_ROOT_FEW = np.concatenate((np.arange(0.0, 1.6, 0.1), [1.8, 2.2, 2.8, 3.6]))
 """The same where pipelines are few: how far one can be squeezed for another then decides."""
 _OF_LEAST = np.array([1.1, 1.7])
-_NEARER = np.array([0.06, 0.2, 0.5])
+_NEARER = np.array([-0.5, -0.15, 0.0, 0.15, 0.5])
 
 
 def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, bool]:
@@ -58,34 +57,55 @@ def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, boo
     return np.sort(np.concatenate((_stepped(wanted, low, high, step), *ends), axis=1), axis=1), False
 
 
-def finer(problem: Problem, rows: Ints, table: Ints, column: Ints) -> Ints | None:
-    """More grants around the answer `column` (m) of `table`, denser near it, m x k; None when it is fine enough."""
-    here = table[np.arange(len(rows)), column]
-    left = np.where(table < here[:, None], table, table[:, :1]).max(axis=1)
-    right = np.where(table > here[:, None], table, table[:, -1:]).min(axis=1)
+def finer(problem: Problem, rows: Ints, table: Ints, column: Ints, expected: Floats) -> Ints | None:
+    """More grants around the answer `column` (m) of `table`, denser near those `expected`; None when fine enough."""
+    everyone = np.arange(len(rows))
+    here = table[everyone, column]
+    left = table[everyone, np.maximum(column - 1, 0)]
+    right = table[everyone, np.minimum(column + 1, table.shape[1] - 1)]
     step = problem.limits.step[rows]
-    if not (np.maximum(here - left, right - here) > np.maximum(step, FINE * here)).any():
+    widest = np.maximum(here - left, right - here)
+    if not (widest > np.maximum(step, FINE * here)).any():
         return None
-    below = here[:, None] - (here - left)[:, None] * _NEARER
-    above = here[:, None] + (right - here)[:, None] * _NEARER
-    return _stepped(np.concatenate((below, above), axis=1).astype(np.int64), left, right, step)
+    wanted = np.rint(expected[:, None] + (widest * 0.5)[:, None] * _NEARER).astype(np.int64)
+    return _stepped(wanted, left, right, step)
+
+
+def expected(table: Ints, worth: Floats, column: Ints, price: Floats) -> Floats:
+    """Where between the grants beside `column` (m) one more millicore brings just `price` (m), about.
+
+    Taken as if the slope fell exponentially from the middle of the interval before to the middle of the one after:
+    that is how the share of late requests falls.
+    """
+    everyone = np.arange(len(table))
+    before, after = np.maximum(column - 1, 0), np.minimum(column + 1, table.shape[1] - 1)
+    left, here, right = (table[everyone, at].astype(np.float64) for at in (before, column, after))
+    low, value, high = (worth[everyone, at] for at in (before, column, after))
+    tiny = 1e-300
+    rising = np.maximum((value - low) / np.maximum(here - left, 1), tiny)
+    rest = np.maximum((high - value) / np.maximum(right - here, 1), tiny)
+    lower, upper = (left + here) / 2, (here + right) / 2
+    fall = np.log(rising / np.minimum(rest, rising * 0.999))
+    share = np.log(np.maximum(rising / np.maximum(price, tiny), tiny)) / fall
+    return np.asarray(lower + (upper - lower) * np.clip(share, 0, 1))
 
 
 def merged(
-    table: Ints, values: Floats, paths: Paths, column: Ints, more: Ints, more_values: Floats
+    table: Ints, values: Floats, column: Ints, kept: list[Ints], more: Ints, more_values: Floats
 ) -> tuple[Ints, Floats]:
     """`more` grants and their values put into `table` and its values, which are m x k and stay sorted.
 
-    Where pipelines are many, of the old ones only the ends and what is near the answer `column`.
+    Where pipelines are many, of the old ones only the ends, the columns `kept` and what is beside the answer `column`.
     """
     if len(table) > SOME:
         last = table.shape[1] - 1
         beside = [np.maximum(column - 1, 0), column, np.minimum(column + 1, last)]
-        known = np.stack((np.zeros_like(column), *paths.near(column), *beside, np.full_like(column, last)), axis=1)
+        known = np.stack((np.zeros_like(column), *kept, *beside, np.full_like(column, last)), axis=1)
         table, values = np.take_along_axis(table, known, axis=1), np.take_along_axis(values, known, axis=1)
     table, values = np.concatenate((table, more), axis=1), np.concatenate((values, more_values), axis=1)
     order = np.argsort(table, axis=1, kind="stable")
-    return np.take_along_axis(table, order, axis=1), np.take_along_axis(values, order, axis=1)
+    order += (np.arange(len(table)) * table.shape[1])[:, None]
+    return table.ravel()[order], values.ravel()[order]
 
 
 def _stepped(wanted: Ints, low: Ints, high: Ints, step: Ints) -> Ints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,47 +10,59 @@ import numpy as np
 
 from headgate.core.laminar import Floats, Ints
 from headgate.core.problem import Problem
-from headgate.core.queueing import Traffic, expected_within
+from headgate.core.queueing import Curves, Traffic
 from headgate.core.units import MILLI
+
+Curve = Callable[[Ints], Floats]
+"""For m pipelines: from m x k millicores to m x k values between 0 and 1, rising along a row."""
 
 
 class Utility(Protocol):
     """Worth of grants."""
 
-    def __call__(self, problem: Problem, rows: Ints, grants: Ints) -> Floats:
-        """For the pipelines `rows` (m) with `grants` (m x k millicores): m x k values, 0 to 1, rising along a row."""
+    def __call__(self, problem: Problem, rows: Ints) -> Curve:
+        """For the pipelines `rows` (m), to be asked as often as one likes."""
         ...
 
 
-def in_time(problem: Problem, rows: Ints, grants: Ints) -> Floats:
+def in_time(problem: Problem, rows: Ints) -> Curve:
     """The expected share of requests within the SLO, the mean over the scenarios; those dropped count as late.
 
     Without an SLO: the expected share of the load that is served, min(1, CPUs / load).
     """
-    limits, wants = problem.limits, problem.wants
-    latency = limits.latency[rows]
-    bound = ~np.isnan(latency)
+    bound = ~np.isnan(problem.limits.latency[rows])
     if bound.all():
-        return _within(problem, rows, grants)
-    share = np.empty(grants.shape)
-    share[bound] = _within(problem, rows[bound], grants[bound])
-    free = rows[~bound]
-    load = np.maximum(wants.arrivals[free] * wants.service_time[free, None], 1e-12)
-    served = np.minimum(1.0, grants[~bound][:, :, None] / (MILLI * load[:, None, :]))
-    share[~bound] = served.mean(axis=2)
-    return share
+        return _within(problem, rows)
+    late, served = _within(problem, rows[bound]), _served(problem, rows[~bound])
+
+    def either(grants: Ints) -> Floats:
+        share = np.empty(grants.shape)
+        share[bound], share[~bound] = late(grants[bound]), served(grants[~bound])
+        return share
+
+    return either
 
 
-def _within(problem: Problem, rows: Ints, grants: Ints) -> Floats:
+def _within(problem: Problem, rows: Ints) -> Curve:
     wants, limits = problem.wants, problem.limits
     traffic = Traffic(
-        arrival_rate=wants.arrivals[rows].T[:, :, None],
-        service_time=wants.service_time[rows, None],
-        service_cv=wants.service_cv[rows, None],
-        queue=wants.queue[rows, None],
-        parallel_fraction=limits.parallel[rows, None],
+        arrival_rate=0.0,
+        service_time=wants.service_time[rows],
+        service_cv=wants.service_cv[rows],
+        queue=wants.queue[rows],
+        parallel_fraction=limits.parallel[rows],
     )
-    return expected_within(traffic, grants / MILLI, limits.latency[rows, None])
+    curves = Curves.of(wants.arrivals[rows], traffic, limits.latency[rows])
+    return lambda grants: curves(grants / MILLI)
+
+
+def _served(problem: Problem, rows: Ints) -> Curve:
+    load = np.maximum(problem.wants.arrivals[rows] * problem.wants.service_time[rows, None], 1e-12) * MILLI
+
+    def share(grants: Ints) -> Floats:
+        return np.asarray(np.minimum(1.0, grants[:, :, None] / load[:, None, :]).mean(axis=2))
+
+    return share
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +77,17 @@ class InTime:
 
     tail: float = 0.0
 
-    def __call__(self, problem: Problem, rows: Ints, grants: Ints) -> Floats:
+    def __call__(self, problem: Problem, rows: Ints) -> Curve:
         """The blend."""
-        share = in_time(problem, rows, grants)
+        share = in_time(problem, rows)
         if not self.tail:
             return share
         percentile = problem.limits.percentile[rows]
-        allowed = np.where(np.isnan(percentile), 0.05, 1 - percentile / 100)[:, None]
-        late = np.maximum(1 - share, 1e-300)
-        near = np.minimum(1.0, np.log(late) / np.log(allowed))
-        return (1 - self.tail) * share + self.tail * near
+        allowed = np.log(np.where(np.isnan(percentile), 0.05, 1 - percentile / 100))[:, None]
+
+        def blend(grants: Ints) -> Floats:
+            early = share(grants)
+            near = np.minimum(1.0, np.log(np.maximum(1 - early, 1e-300)) / allowed)
+            return np.asarray((1 - self.tail) * early + self.tail * near)
+
+        return blend

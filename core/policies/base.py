@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,8 +21,14 @@ class Division:
     """Millicores, n."""
     objective: float
     """What the policy makes as large as it can."""
-    price: Floats
-    """What one more CPU would gain each pipeline, in the unit of `explain`, n. 0: nothing."""
+    price: Floats | Callable[[], Floats]
+    """What one more CPU would gain each pipeline, in the unit of `explain`, n, 0: nothing; or what finds it out."""
+    bound: float | None = None
+    """No division on the grants that were looked at has an objective higher by more than this; None: not known."""
+
+    def prices(self) -> Floats:
+        """`price`, found out now where it was not yet."""
+        return self.price() if callable(self.price) else self.price
 
 
 class Policy(Protocol):
@@ -50,7 +57,7 @@ def by_class(problem: Problem, satisfied: Ints, rate: Floats) -> tuple[Ints, Flo
     limits, space = problem.limits, problem.space
     grants, ideal = limits.floor, limits.floor.astype(np.float64)
     rate = rate / max(rate.max(initial=0.0), np.finfo(np.float64).tiny)
-    classes = np.unique(limits.priority[limits.ceiling > limits.floor])[::-1]
+    classes = classes_of(limits.priority[limits.ceiling > limits.floor])
     if len(classes) > 1:
         enough = np.minimum(limits.ceiling, -(-satisfied // limits.step) * limits.step)
         for priority in classes:
@@ -59,3 +66,10 @@ def by_class(problem: Problem, satisfied: Ints, rate: Floats) -> tuple[Ints, Flo
             ideal = space.level_off(ideal, np.where(served, np.maximum(enough, ideal), ideal), rate)
     top = np.where(rate > 0, limits.ceiling, ideal)
     return fill(limits, space, grants, limits.ceiling, rate), space.level_off(ideal, top, rate)
+
+
+def classes_of(priority: Ints) -> list[int]:
+    """The priority classes that occur, the highest first."""
+    one = not len(priority) or bool((priority == priority[0]).all())
+    found: list[int] = (priority[:1] if one else np.unique(priority)[::-1]).tolist()
+    return found

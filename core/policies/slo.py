@@ -10,11 +10,11 @@ import numpy as np
 from headgate.core.filling import fill, step_below
 from headgate.core.knapsack import MOST_ROWS, choose
 from headgate.core.laminar import Floats, Ints
-from headgate.core.policies.base import Division
+from headgate.core.policies.base import Division, classes_of
 from headgate.core.policies.shares import needed
 from headgate.core.pricing import REPAIRS, Paths, by_shortfall, by_slope, take
 from headgate.core.problem import Problem
-from headgate.core.tables import finer, grid, merged, moved
+from headgate.core.tables import expected, finer, grid, merged, moved
 from headgate.core.units import MILLI, format_duration
 from headgate.core.utility import InTime, Utility, in_time
 
@@ -24,8 +24,8 @@ WORTHLESS = 1e-7
 GAP = 0.01
 """Utility that greedy may have left on the table before few pipelines are divided exactly."""
 
-ROUNDS = 2
-FAIR_ROUNDS = 3
+ROUNDS = 1
+FAIR_ROUNDS = 2
 """How often a table is made finer at the most."""
 
 
@@ -77,93 +77,126 @@ class SloPolicy:
         """
         limits, space = problem.limits, problem.space
         weight = limits.weight / limits.weight.mean() if len(limits) else limits.weight
-        grants = limits.floor
-        rows = np.flatnonzero((limits.ceiling > grants) & (problem.load > 0))
-        classes = np.unique(limits.priority[rows])[::-1]
+        found = _Found.floors(problem)
+        rows = np.flatnonzero((limits.ceiling > limits.floor) & (problem.load > 0))
+        classes = classes_of(limits.priority[rows])
         if len(classes) > 1:
             for priority in classes:
                 some = rows[limits.priority[rows] == priority]
-                grants = self._take(problem, weight, grants, some, satisfied(problem, some))
-        grants = self._take(problem, weight, grants, rows, limits.ceiling[rows])
+                found = self._take(problem, weight, found, some, satisfied(problem, some))
+        found = self._take(problem, weight, found, rows, limits.ceiling[rows])
+        grants = found.grants
         if problem.calm:
             kept = np.clip(problem.current, grants, limits.ceiling)
             grants = fill(limits, space, grants, kept, np.where(kept > grants, weight, 0.0))
+        loaded = problem.load > 0
         grants = fill(limits, space, grants, limits.ceiling, weight * problem.load)
-        grants = fill(limits, space, grants, limits.ceiling, np.where(problem.load > 0, 0.0, weight))
-        return self._report(problem, weight, grants)
+        if not loaded.all():
+            grants = fill(limits, space, grants, limits.ceiling, np.where(loaded, 0.0, weight))
+        return self._report(problem, weight, found, grants)
 
     def explain(self, problem: Problem, division: Division, index: int) -> str:
         """Its expected share of requests in time, now and with one more CPU."""
         if problem.load[index] <= 0:
             return "idle: shares by weight what the load leaves"
         here = division.grants[index] + np.array([[0, MILLI]])
-        now, more = in_time(problem, np.array([index]), here)[0].tolist()
+        now, more = in_time(problem, np.array([index]))(here)[0].tolist()
         limits = problem.limits
         if np.isnan(limits.latency[index]):
             return f"{now:.1%} of its load is served, {more:.1%} with one more CPU; it has no SLO"
         wanted = f"{limits.percentile[index]:g} % within {format_duration(float(limits.latency[index]))}"
         return f"{now:.1%} of its requests are expected in time (SLO: {wanted}), {more:.1%} with one more CPU"
 
-    def _take(self, problem: Problem, weight: Floats, grants: Ints, rows: Ints, high: Ints) -> Ints:
-        """Greedy from `grants` for the pipelines `rows` up to `high`, on tables that get finer around the answer."""
+    def _take(self, problem: Problem, weight: Floats, found: _Found, rows: Ints, high: Ints) -> _Found:
+        """Greedy from `found` for the pipelines `rows` up to `high`, on tables that get finer around the answer."""
+        grants, space = found.grants.copy(), problem.space
         low = grants[rows]
-        space = problem.space
         most = step_below(problem.limits, grants + space.slack(grants), grants)
         high = np.minimum(high, most[rows])
         useful = high > low
-        rows, low, high = rows[useful], low[useful], high[useful]
+        if not useful.all():
+            rows, low, high = rows[useful], low[useful], high[useful]
         if not len(rows):
-            return grants
-        now = None
-        if problem.calm:
-            current = np.maximum(problem.current[rows], 0)
-            now = self.utility(problem, rows, current[:, None])[:, 0]
+            return found
+        curve = self.utility(problem, rows)
+        now = curve(np.maximum(problem.current[rows], 0)[:, None])[:, 0] if problem.calm else None
         table, complete = grid(problem, rows, low, high)
         everyone = np.arange(len(rows))
         least = WORTHLESS if self.objective.fair else WORTHLESS / MILLI
-        grants = grants.copy()
-        values = moved(problem, rows, table, self.utility(problem, rows, table), now)
+        shares = weight[rows, None]
+        values = moved(problem, rows, table, curve(table), now)
         for left in range(FAIR_ROUNDS if self.objective.fair else ROUNDS, -1, -1):
             last = complete or not left
             grants[rows] = low
-            paths, worth = self._paths(weight[rows], table, values)
+            paths, worth = self._paths(shares, table, values)
             # In a coarse table whoever is worst off gets the leftover in finer steps, and not the others first.
             repairs = REPAIRS if complete or (last and not self.objective.fair) else 1
             taken = take(space, grants, rows, problem.limits.rank, paths, least, repairs)
             column = paths.column[taken.point]
-            if taken.unused > GAP and len(rows) <= MOST_ROWS and not (self.objective.fair or space.cuts):
+            reached, bound = worth[everyone, column], taken.unused
+            if bound > GAP and len(rows) <= MOST_ROWS and not (self.objective.fair or space.cuts):
                 exact = choose(space.tree, rows, grants, table, worth)
-                if worth[everyone, exact].sum() > worth[everyone, column].sum():
+                better = worth[everyone, exact]
+                if better.sum() > reached.sum():
+                    bound -= float(better.sum() - reached.sum())
                     column = exact
             grants[rows] = table[everyone, column]
-            more = None if last else finer(problem, rows, table, column)
+            if last:
+                break
+            around = expected(table, worth, column, taken.price)
+            more = finer(problem, rows, table, column, around)
             if more is None:
                 break
-            added = moved(problem, rows, more, self.utility(problem, rows, more), now)
-            table, values = merged(table, values, paths, column, more, added)
-        return grants
+            added = moved(problem, rows, more, curve(more), now)
+            table, values = merged(table, values, column, paths.beside(taken.point), more, added)
+        known = found.values.copy()
+        known[rows] = np.nan if problem.calm else values[everyone, column]
+        return _Found(grants, known, None if self.objective.fair else max(bound, 0.0))
 
     def _paths(self, weight: Floats, table: Ints, values: Floats) -> tuple[Paths, Floats]:
         """How each pipeline goes up its row of the table as prices fall, and what that is made of."""
         if self.objective.fair:
-            shortfall = weight[:, None] * (1 - values)
+            shortfall = weight * (1 - values)
             return by_shortfall(table, shortfall, WORTHLESS / MILLI), shortfall
-        worth = weight[:, None] * self.objective.worth(values)
+        worth = weight * self.objective.worth(values)
         return by_slope(table, worth), worth
 
-    def _report(self, problem: Problem, weight: Floats, grants: Ints) -> Division:
+    def _report(self, problem: Problem, weight: Floats, found: _Found, grants: Ints) -> Division:
         known = problem.wants.known
-        rows = np.flatnonzero(known & (problem.load > 0))
-        values = np.where(known, 1.0, 0.0)
-        price = np.zeros(len(grants))
-        if len(rows):
-            both = self.utility(problem, rows, grants[rows, None] + np.array([0, MILLI]))
-            values[rows], price[rows] = both[:, 0], both[:, 1] - both[:, 0]
+        loaded = known & (problem.load > 0)
+        values = np.where(loaded & (grants == found.grants), found.values, np.nan)
+        values[~loaded] = known[~loaded]
+        missing = np.flatnonzero(np.isnan(values))
+        if len(missing):
+            values[missing] = self.utility(problem, missing)(grants[missing, None])[:, 0]
+        bound = found.bound
         if self.objective.fair:
             objective = 1 - float((weight * (1 - values))[known].max(initial=0.0))
         else:
             objective = float((weight * self.objective.worth(values))[known].sum())
-        return Division(grants, objective, price)
+
+        def price() -> Floats:
+            more = np.zeros(len(grants))
+            rows = np.flatnonzero(loaded)
+            if len(rows):
+                more[rows] = self.utility(problem, rows)(grants[rows, None] + MILLI)[:, 0] - values[rows]
+            return more
+
+        return Division(grants, objective, price, bound)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """Grants of n pipelines on the way, and what is known of them."""
+
+    grants: Ints
+    values: Floats
+    """Utilities at these grants; NaN where they were not looked at."""
+    bound: float | None
+
+    @classmethod
+    def floors(cls, problem: Problem) -> _Found:
+        return cls(problem.limits.floor, np.full(len(problem.limits), np.nan), 0.0)
 
 
 def satisfied(problem: Problem, rows: Ints) -> Ints:
@@ -174,9 +207,10 @@ def satisfied(problem: Problem, rows: Ints) -> Ints:
     target = np.where(np.isnan(limits.percentile[rows]), 1.0, limits.percentile[rows] / 100)
     enough = needed(problem.load[rows])
     bound = ~np.isnan(limits.latency[rows])
+    share = in_time(problem, rows)
     while ((high - low > limits.step[rows]) & bound).any():
         middle = (low + high) // 2
-        meets = in_time(problem, rows, middle[:, None])[:, 0] >= target
+        meets = share(middle[:, None])[:, 0] >= target
         low, high = np.where(meets, low, middle), np.where(meets, middle, high)
     least = np.where(bound, high, enough)
     step = limits.step[rows]

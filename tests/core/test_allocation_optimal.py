@@ -23,14 +23,15 @@ from headgate.core.pricing import by_slope, take
 from headgate.core.problem import Problem
 from headgate.core.queueing import Traffic, within
 from headgate.core.units import MILLI
+from headgate.core.utility import Curve
 
 
 @dataclass(frozen=True)
 class Saturating:
     """A concave utility whose optimum is known by hand: 1 - e^(-CPUs / load)."""
 
-    def __call__(self, problem: Problem, rows: Ints, grants: Ints) -> Floats:
-        return 1 - np.exp(-grants / MILLI / problem.load[rows, None])
+    def __call__(self, problem: Problem, rows: Ints) -> Curve:
+        return lambda grants: 1 - np.exp(-grants / MILLI / problem.load[rows, None])
 
 
 def demand(load: float) -> Demand:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy import special
 
 from headgate.core.queueing import (
+    Curves,
     Traffic,
     dropped,
     erlang_c,
-    expected_within,
     mean_wait,
     percentile,
     within,
@@ -199,13 +199,16 @@ def test_many_pipelines_at_once_are_the_same_as_each_alone() -> None:
         assert together[i] == pytest.approx(alone, abs=1e-12)
 
 
-def test_the_expectation_is_the_mean_over_the_scenarios() -> None:
+@pytest.mark.parametrize("scenarios", [1, 5])
+def test_curves_are_the_mean_over_the_scenarios(scenarios: int) -> None:
     rng = np.random.default_rng(3)
-    rates, cpus = rng.uniform(0, 100, (5, 2000, 1)), rng.uniform(0.5, 12, (2000, 12))
-    traffic = Traffic(rates, 0.1, rng.uniform(0, 1.5, (2000, 1)), 3.0)
-    assert expected_within(traffic, cpus, 0.4) == pytest.approx(within(traffic, cpus, 0.4).mean(axis=0))
-    with pytest.raises(ValueError, match="scenario"):
-        expected_within(Traffic(np.empty((0, 3, 1)), 0.1), cpus, 0.4)
+    n, k = 3000, 12
+    rates, cpus, latency = rng.uniform(0, 100, (n, scenarios)), rng.uniform(0.5, 12, (n, k)), rng.uniform(0.1, 1, n)
+    columns = 0.1, rng.uniform(0, 1.5, n), rng.integers(0, 3, n) * 10.0, rng.uniform(0.8, 1, n)
+    found = Curves.of(rates, Traffic(0.0, *columns), latency)(cpus)
+    upright = [np.asarray(column).reshape(-1, 1) for column in columns]
+    each = [within(Traffic(rates[:, [i]], *upright), cpus, latency[:, None]) for i in range(scenarios)]
+    assert found == pytest.approx(np.mean(each, axis=0), abs=1e-12)
 
 
 amounts = st.one_of(st.just(0.0), st.floats(1e-6, 1e6), st.floats(0, 1e300))
