@@ -146,9 +146,11 @@ def fill(limits: Limits, space: Space, grants: Ints, upper: Ints, rate: Floats) 
         reached = _round_down(limits, space, grants, ideal, top)
         following = np.minimum(next_step(limits, reached), top)
         size = following - reached
-        candidates = np.flatnonzero(open_ & (ideal > reached))
+        # Sums differ in their last digits by the order of the pipelines, which must decide nothing.
+        missing = np.round(ideal - reached, 6)
+        candidates = np.flatnonzero(open_ & (missing > 0))
         level = reached[candidates] / rate[candidates]
-        order = candidates[np.lexsort((limits.rank[candidates], reached[candidates] - ideal[candidates], level))]
+        order = candidates[np.lexsort((limits.rank[candidates], -missing[candidates], level))]
         chosen = space.admit(order, size, reached)
         reached = reached.copy()
         reached[chosen] = following[chosen]

@@ -23,6 +23,9 @@ from headgate.core.laminar import Bools, Floats, Ints, Level
 EVEN = 1e-9
 """Share by which a slope may rise and still count as even: rounding."""
 
+EXCHANGES = 16
+"""How many refused jumps are tried in the place of cheaper steps."""
+
 REPAIRS = 24
 """How often what a jump that does not fit leaves over is handed to others."""
 
@@ -41,6 +44,10 @@ class Paths:
     """Where each row's points begin, m + 1."""
     price: Floats
     """At which a row goes on from a point to its next, v; falling within a row; -inf at its last."""
+
+    def gain(self) -> Floats:
+        """What each row's step from a point brings, v; 0 at its last."""
+        return np.asarray(np.where(np.isfinite(self.price), self.price, 0.0) * np.append(np.diff(self.amount), 0))
 
     def beside(self, point: Ints) -> list[Ints]:
         """The columns of the two points before and the two after `point` (m, one of each row)."""
@@ -131,26 +138,82 @@ class Taken:
     point: Ints
     """Which each row reaches on its path, m."""
     unused: float
-    """The price of each budget times what it has left: no division is worth more than this on top."""
+    """The price of each budget times what it had left at first."""
+    most: float
+    """No division of the same table gains more than this, the sum of price x size of what was taken at first and of
+    `unused`."""
     price: Floats
     """At which each row is stopped by a budget around it, m; `least` where none does."""
 
 
 def take(
-    space: Space, grants: Ints, rows: Ints, rank: Ints, paths: Paths, least: float, repairs: int = REPAIRS
+    space: Space, grants: Ints, rows: Ints, rank: Ints, paths: Paths, least: float, gap: float | None = None
 ) -> Taken:
     """How far the pipelines `rows` (m) come on their paths at prices above `least`.
 
-    `grants`: of all n pipelines; those in `rows` have the first amount of their path. Ties go by `rank` (n). What a
-    jump that does not fit leaves over is handed to others in up to `repairs` - 1 rounds.
+    `grants`: of all n pipelines; those in `rows` have the first amount of their path. Ties go by `rank` (n).
+    Without a `gap` that is all that is taken at the prices at which no budget is overdrawn. With one, what a jump that
+    does not fit leaves over goes to others; and where it is worth more than `gap`, such jumps go first and the
+    cheapest steps give way if that gains more.
     """
     steps = _Steps.of(paths, rows, rank, least)
-    if len(space.tree) == 1 and not space.cuts:
-        return _take_of_one(int(space.tree[0].slack(grants)[0]), steps, paths, least, repairs > 1)
+    fits, price, unused = _at_prices(space, grants, steps, paths, least)
+    gain = paths.gain()
+    taken = np.zeros(len(paths.row), dtype=np.bool_)
+    taken[steps.point[fits]] = True
+    most = float(gain[taken].sum()) + unused
+    if gap is not None and not fits.all():
+        if len(space.tree) == 1 and not space.cuts:
+            left = int(space.tree[0].slack(grants)[0]) - int(steps.size[fits].sum())
+            if unused > gap:
+                left = _swap(steps, paths, gain, taken, left)
+            rest = np.flatnonzero(~taken[steps.point])
+            more = _further(paths.row[steps.point[rest]], steps.size[rest], left, len(rows))
+            taken[steps.point[rest[more]]] = True
+        else:
+            taken = _repaired(space, grants, steps, paths)
+            if unused > gap:
+                taken = _exchanged(space, grants, steps, paths, gain, taken)
+    return Taken(paths.first[:-1] + np.bincount(paths.row[taken], minlength=len(rows)), unused, most, price[rows])
+
+
+def _refused(steps: _Steps, paths: Paths, taken: Bools) -> Ints:
+    """The steps that rows would take next, the dearest first."""
+    following = paths.first[paths.row[steps.point]] == steps.point
+    following |= taken[steps.point - 1]
+    return np.flatnonzero(following & ~taken[steps.point])[:EXCHANGES]
+
+
+def _swap(steps: _Steps, paths: Paths, gain: Floats, taken: Bools, left: int) -> int:
+    """Puts refused jumps into `taken` in the place of the cheapest steps where that gains more; what is left then.
+
+    For one budget only.
+    """
+    for jump in _refused(steps, paths, taken).tolist():
+        point, own = int(steps.point[jump]), int(steps.pipeline[jump])
+        if point > paths.first[paths.row[point]] and not taken[point - 1]:
+            continue  # it has given way itself
+        missing, gained = int(steps.size[jump]) - left, float(gain[point])
+        given: list[int] = []
+        for step in np.flatnonzero(taken[steps.point])[::-1].tolist():
+            if missing <= 0 or gained <= 0:
+                break
+            if steps.pipeline[step] != own:
+                given.append(int(steps.point[step]))
+                missing -= int(steps.size[step])
+                gained -= float(gain[given[-1]])
+        if missing <= 0 and gained > 0:
+            taken[given] = False
+            taken[point] = True
+            left = -missing
+    return left
+
+
+def _repaired(space: Space, grants: Ints, steps: _Steps, paths: Paths) -> Bools:
+    """From which points rows go on when budgets admit `steps` in order, and what is left then goes to others."""
     taken = np.zeros(len(paths.row), dtype=np.bool_)
     held = grants.copy()
-    unused, price = _unused(space, grants, steps, paths.price[steps.point], least)
-    for _ in range(repairs):
+    for _ in range(REPAIRS):
         fits = _fitting(space, held, steps, skipping=len(space.tree) > 1)
         taken[steps.point[fits]] = True
         if fits.all():
@@ -165,27 +228,24 @@ def take(
         steps = steps.only(open_[steps.pipeline])
         if not len(steps):
             break
-    return Taken(paths.first[:-1] + np.bincount(paths.row[taken], minlength=len(rows)), unused, price[rows])
+    return taken
 
 
-def _take_of_one(room: int, steps: _Steps, paths: Paths, least: float, repairing: bool) -> Taken:
-    """From one budget with `room` millicores left, without sorting out who is in which."""
-    row = paths.row[steps.point]
-    total = np.cumsum(steps.size)
-    count = int(np.searchsorted(total, room, side="right"))
-    reached = np.bincount(row[:count], minlength=len(paths.first) - 1)
-    price, left = least, 0
-    if count < len(steps):
-        left = room - (int(total[count - 1]) if count else 0)
-        price = float(paths.price[steps.point[count]])
-        if repairing and left:
-            for taker in _further(row[count:], steps.size[count:], left, len(reached)):
-                reached[taker] += 1
-    return Taken(paths.first[:-1] + reached, left * price if count < len(steps) else 0.0, np.full(len(reached), price))
+def _exchanged(space: Space, grants: Ints, steps: _Steps, paths: Paths, gain: Floats, taken: Bools) -> Bools:
+    """`taken`, or what gains more: refused jumps go first, one after the other, and what comes last gives way."""
+    best = float(gain[taken].sum())
+    ahead = np.zeros(len(paths.row), dtype=np.bool_)
+    for jump in steps.point[_refused(steps, paths, taken)].tolist():
+        trial = ahead.copy()
+        trial[paths.first[paths.row[jump]] : jump + 1] = True
+        other = _repaired(space, grants, steps.only(np.argsort(~trial[steps.point], kind="stable")), paths)
+        if (value := float(gain[other].sum())) > best * (1 + EVEN):
+            taken, best, ahead = other, value, trial
+    return taken
 
 
 def _further(row: Ints, size: Ints, left: int, rows: int) -> list[int]:
-    """Who takes a step each from what is `left`, in order; whoever has no room for its next one takes none any more."""
+    """Which steps fit, in order, into what is `left`; whoever has no room for its next one takes none any more."""
     position = np.arange(len(row))
     large = np.flatnonzero(size > left)[::-1]
     first = np.full(rows, len(row))
@@ -195,47 +255,54 @@ def _further(row: Ints, size: Ints, left: int, rows: int) -> list[int]:
         return []
     least = int(size[open_].min())
     stuck: set[int] = set()
-    takers = []
-    for taker, wanted in zip(row[open_].tolist(), size[open_].tolist(), strict=True):
+    fitting = []
+    for step, taker, wanted in zip(open_.tolist(), row[open_].tolist(), size[open_].tolist(), strict=True):
         if wanted > left:
             stuck.add(taker)
         elif taker not in stuck:
-            takers.append(taker)
+            fitting.append(step)
             left -= wanted
             if left < least:
                 break
-    return takers
+    return fitting
 
 
-def _unused(space: Space, grants: Ints, steps: _Steps, price: Floats, least: float) -> tuple[float, Floats]:
-    """The price of each budget times what it has left, where each admits `steps` up to the first that does not fit.
+def _at_prices(space: Space, grants: Ints, steps: _Steps, paths: Paths, least: float) -> tuple[Bools, Floats, float]:
+    """Which steps are taken at the prices at which no budget is overdrawn; the prices; what is unused, at its price.
 
-    And for all n pipelines the highest price of the budgets around them.
+    Each budget admits `steps` up to the first that does not fit, whose price is the budget's. Of all n pipelines the
+    highest price of the budgets around them.
     """
-    stopped = np.full(len(grants), least)
     fits = _fitting(space, grants, steps, skipping=False)
+    stopped = np.full(len(grants), least)
     if fits.all():
-        return 0.0, stopped
+        return fits, stopped, 0.0
+    if len(space.tree) == 1 and not space.cuts:
+        only = float(paths.price[steps.point[int(fits.argmin())]])
+        stopped[:] = only
+        return fits, stopped, only * float(space.tree[0].slack(grants)[0] - steps.size[fits].sum())
     added = np.bincount(steps.pipeline[fits], weights=steps.size[fits], minlength=len(grants))
     grants = grants + added.astype(np.int64)
-    steps, price = steps.only(~fits), price[~fits]
+    refused = steps.only(~fits)
+    price = paths.price[refused.point]
     total = 0.0
     for level in space.tree:
         slack = level.slack(grants)
-        large = np.flatnonzero(steps.size > slack[level.member[steps.pipeline]])
-        group, first = np.unique(level.member[steps.pipeline[large]], return_index=True)
+        group_of = level.member[refused.pipeline]
+        large = np.flatnonzero(refused.size > slack[group_of])
+        group, first = np.unique(group_of[large], return_index=True)
         paid = np.zeros(len(slack))
         paid[group] = price[large[first]]
         total += float((slack * paid)[group].sum())
         np.maximum(stopped, paid[level.member], out=stopped)
     for limit in space.cuts:
         room = limit.room - int(grants[limit.members].sum())
-        large = np.flatnonzero((steps.size > room) & np.isin(steps.pipeline, limit.members))
+        large = np.flatnonzero((refused.size > room) & np.isin(refused.pipeline, limit.members))
         if len(large):
             dearest = float(price[large[0]])
             total += room * dearest
             stopped[limit.members] = np.maximum(stopped[limit.members], dearest)
-    return total, stopped
+    return fits, stopped, total
 
 
 def _fitting(space: Space, grants: Ints, steps: _Steps, *, skipping: bool) -> Bools:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from headgate.core.laminar import Floats, Ints
@@ -27,6 +29,8 @@ _OF_ROOT = np.array([0.0, 0.25, 0.55, 0.9, 1.4, 2.2, 3.6])
 _OF_ROOT_FEW = np.concatenate((np.arange(0.0, 1.6, 0.1), [1.8, 2.2, 2.8, 3.6]))
 """The same where pipelines are few: how far one can be squeezed for another then decides."""
 _OF_LEAST = np.array([1.1, 1.7])
+_TINY = 1e-300
+_BESIDE = np.array([0.06, 0.2, 0.5])
 _NEARER = np.array([-0.5, -0.15, 0.0, 0.15, 0.5])
 
 
@@ -42,7 +46,8 @@ def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, boo
     root = np.sqrt(load)
     of_root = _OF_ROOT_FEW if len(rows) <= FEW else _OF_ROOT
     parts = [load[:, None] * _OF_LOAD, load[:, None] + root[:, None] * of_root]
-    least = service / np.where(np.isnan(latency), np.inf, latency)
+    # Without an SLO a share of the load is worth that share.
+    least = np.where(np.isnan(latency), load / 3, service / latency)
     parts.append(least[:, None] * _OF_LEAST)
     queue = problem.wants.queue[rows]
     if queue.any():
@@ -57,50 +62,89 @@ def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, boo
     return np.sort(np.concatenate((_stepped(wanted, low, high, step), *ends), axis=1), axis=1), False
 
 
-def finer(problem: Problem, rows: Ints, table: Ints, column: Ints, expected: Floats) -> Ints | None:
-    """More grants around the answer `column` (m) of `table`, denser near those `expected`; None when fine enough."""
-    everyone = np.arange(len(rows))
-    here = table[everyone, column]
-    left = table[everyone, np.maximum(column - 1, 0)]
-    right = table[everyone, np.minimum(column + 1, table.shape[1] - 1)]
+@dataclass(frozen=True, slots=True, eq=False)
+class Near:
+    """The grants of m rows of a table beside an answer, as columns of the table; the same one where there is none."""
+
+    before: Ints
+    """The largest grant that is less."""
+    here: Ints
+    after: Ints
+    """The least that is more."""
+
+    @classmethod
+    def of(cls, table: Ints, column: Ints) -> Near:
+        """Around the answer `column` (m)."""
+        here = table[np.arange(len(table)), column][:, None]
+        before = np.maximum((table < here).sum(axis=1) - 1, 0)
+        return cls(before, column, np.minimum((table <= here).sum(axis=1), table.shape[1] - 1))
+
+    def of_each(self, table: Floats | Ints) -> tuple[Floats, Floats, Floats]:
+        """What the three are in a `table`."""
+        everyone = np.arange(len(table))
+        return (
+            table[everyone, self.before].astype(np.float64),
+            table[everyone, self.here].astype(np.float64),
+            table[everyone, self.after].astype(np.float64),
+        )
+
+
+def finer(problem: Problem, rows: Ints, table: Ints, near: Near, expected: Floats) -> Ints | None:
+    """More grants around an answer, denser near those `expected` (m); None when the table is fine enough there."""
+    left, here, right = near.of_each(table)
     step = problem.limits.step[rows]
     widest = np.maximum(here - left, right - here)
     if not (widest > np.maximum(step, FINE * here)).any():
         return None
-    wanted = np.rint(expected[:, None] + (widest * 0.5)[:, None] * _NEARER).astype(np.int64)
-    return _stepped(wanted, left, right, step)
+    wanted = expected[:, None] + (widest * 0.5)[:, None] * _NEARER
+    if len(rows) <= FEW:
+        below, above = (here - left)[:, None] * -_BESIDE, (right - here)[:, None] * _BESIDE
+        wanted = np.concatenate((wanted, here[:, None] + below, here[:, None] + above), axis=1)
+    return _stepped(np.rint(wanted).astype(np.int64), left.astype(np.int64), right.astype(np.int64), step)
 
 
-def expected(table: Ints, worth: Floats, column: Ints, price: Floats) -> Floats:
-    """Where between the grants beside `column` (m) one more millicore brings just `price` (m), about.
+def expected(table: Ints, worth: Floats, near: Near, price: Floats) -> tuple[Floats, float]:
+    """Where around an answer one more millicore brings just `price` (m); and what may be gained by looking there.
 
-    Taken as if the slope fell exponentially from the middle of the interval before to the middle of the one after:
-    that is how the share of late requests falls.
+    As if the slope fell exponentially from the middle of the interval before to the middle of the one after: that is
+    how the share of late requests falls. A curve whose slope changes by d over an interval h lies up to h d / 8 above
+    its chord.
     """
-    everyone = np.arange(len(table))
-    before, after = np.maximum(column - 1, 0), np.minimum(column + 1, table.shape[1] - 1)
-    left, here, right = (table[everyone, at].astype(np.float64) for at in (before, column, after))
-    low, value, high = (worth[everyone, at] for at in (before, column, after))
-    tiny = 1e-300
-    rising = np.maximum((value - low) / np.maximum(here - left, 1), tiny)
-    rest = np.maximum((high - value) / np.maximum(right - here, 1), tiny)
+    left, here, right = near.of_each(table)
+    low, value, high = near.of_each(worth)
+    rising = np.maximum((value - low) / np.maximum(here - left, 1), _TINY)
+    rest = np.maximum((high - value) / np.maximum(right - here, 1), _TINY)
+    rest = np.minimum(rest, rising * 0.999)
     lower, upper = (left + here) / 2, (here + right) / 2
-    fall = np.log(rising / np.minimum(rest, rising * 0.999))
-    share = np.log(np.maximum(rising / np.maximum(price, tiny), tiny)) / fall
-    return np.asarray(lower + (upper - lower) * np.clip(share, 0, 1))
+    share = np.log(rising / np.maximum(price, _TINY)) / np.log(rising / rest)
+    # Beyond the price only what lies on the way to it counts: the rest of an interval nobody takes.
+    change = np.minimum(rising, price * 4) - np.maximum(rest, price / 4)
+    missed = np.where(here > left, np.minimum(upper - lower, here) * np.maximum(change, 0), high - value) / 8
+    return lower + (upper - lower) * np.clip(share, 0, 1), float(missed.sum())
+
+
+def level_with(table: Ints, shortfall: Floats, near: Near, price: Floats) -> Floats:
+    """Where around an answer the shortfall comes down to `price` (m), about: as if it fell exponentially."""
+    left, here, right = near.of_each(table)
+    high, value, low = (np.maximum(part, _TINY) for part in near.of_each(shortfall))
+    goal = np.maximum(price, _TINY)
+    above, below = goal >= value, goal < value
+    start, end = np.where(above, left, here), np.where(above, here, right)
+    first, last = np.where(above, high, value), np.where(below, low, value)
+    fall = np.log(np.maximum(first / last, 1.001))
+    return np.asarray(start + (end - start) * np.clip(np.log(first / goal) / fall, 0, 1))
 
 
 def merged(
-    table: Ints, values: Floats, column: Ints, kept: list[Ints], more: Ints, more_values: Floats
+    table: Ints, values: Floats, near: Near, kept: list[Ints], more: Ints, more_values: Floats
 ) -> tuple[Ints, Floats]:
     """`more` grants and their values put into `table` and its values, which are m x k and stay sorted.
 
-    Where pipelines are many, of the old ones only the ends, the columns `kept` and what is beside the answer `column`.
+    Where pipelines are many, of the old ones only the ends, the columns `kept` and what is beside the answer.
     """
     if len(table) > SOME:
-        last = table.shape[1] - 1
-        beside = [np.maximum(column - 1, 0), column, np.minimum(column + 1, last)]
-        known = np.stack((np.zeros_like(column), *kept, *beside, np.full_like(column, last)), axis=1)
+        ends = np.zeros_like(near.here), np.full_like(near.here, table.shape[1] - 1)
+        known = np.stack((*ends, *kept, near.before, near.here, near.after), axis=1)
         table, values = np.take_along_axis(table, known, axis=1), np.take_along_axis(values, known, axis=1)
     table, values = np.concatenate((table, more), axis=1), np.concatenate((values, more_values), axis=1)
     order = np.argsort(table, axis=1, kind="stable")

@@ -12,20 +12,23 @@ from headgate.core.knapsack import MOST_ROWS, choose
 from headgate.core.laminar import Floats, Ints
 from headgate.core.policies.base import Division, classes_of
 from headgate.core.policies.shares import needed
-from headgate.core.pricing import REPAIRS, Paths, by_shortfall, by_slope, take
+from headgate.core.pricing import Paths, by_shortfall, by_slope, take
 from headgate.core.problem import Problem
-from headgate.core.tables import expected, finer, grid, merged, moved
+from headgate.core.tables import Near, expected, finer, grid, level_with, merged, moved
 from headgate.core.units import MILLI, format_duration
 from headgate.core.utility import InTime, Utility, in_time
 
 WORTHLESS = 1e-7
 """Utility per CPU below which CPUs are shared in proportion to load instead."""
 
-GAP = 0.01
-"""Utility that greedy may have left on the table before few pipelines are divided exactly."""
+GAP = 1e-3
+"""Utility of each pipeline that greedy may have left on the table before anything else is tried."""
 
-ROUNDS = 1
-FAIR_ROUNDS = 2
+SMALL = 1e-3
+"""Utility of each pipeline that is too little to make a table finer a second time."""
+
+ROUNDS = 3
+FAIR_ROUNDS = 3
 """How often a table is made finer at the most."""
 
 
@@ -83,7 +86,7 @@ class SloPolicy:
         if len(classes) > 1:
             for priority in classes:
                 some = rows[limits.priority[rows] == priority]
-                found = self._take(problem, weight, found, some, satisfied(problem, some))
+                found = self._take(problem, weight, found, some, satisfied(problem, some), small=0.0)
         found = self._take(problem, weight, found, rows, limits.ceiling[rows])
         grants = found.grants
         if problem.calm:
@@ -107,8 +110,14 @@ class SloPolicy:
         wanted = f"{limits.percentile[index]:g} % within {format_duration(float(limits.latency[index]))}"
         return f"{now:.1%} of its requests are expected in time (SLO: {wanted}), {more:.1%} with one more CPU"
 
-    def _take(self, problem: Problem, weight: Floats, found: _Found, rows: Ints, high: Ints) -> _Found:
-        """Greedy from `found` for the pipelines `rows` up to `high`, on tables that get finer around the answer."""
+    def _take(
+        self, problem: Problem, weight: Floats, found: _Found, rows: Ints, high: Ints, small: float = SMALL
+    ) -> _Found:
+        """Greedy from `found` for the pipelines `rows` up to `high`, on tables that get finer around the answer.
+
+        `small`: utility of each pipeline that is too little for a second finer table. Nothing is, where a lower class
+        gets what this one leaves.
+        """
         grants, space = found.grants.copy(), problem.space
         low = grants[rows]
         most = step_below(problem.limits, grants + space.slack(grants), grants)
@@ -124,34 +133,43 @@ class SloPolicy:
         everyone = np.arange(len(rows))
         least = WORTHLESS if self.objective.fair else WORTHLESS / MILLI
         shares = weight[rows, None]
+        few = len(rows) <= MOST_ROWS
+        bound = 0.0
         values = moved(problem, rows, table, curve(table), now)
         for left in range(FAIR_ROUNDS if self.objective.fair else ROUNDS, -1, -1):
             last = complete or not left
             grants[rows] = low
             paths, worth = self._paths(shares, table, values)
-            # In a coarse table whoever is worst off gets the leftover in finer steps, and not the others first.
-            repairs = REPAIRS if complete or (last and not self.objective.fair) else 1
-            taken = take(space, grants, rows, problem.limits.rank, paths, least, repairs)
+            gap = GAP * len(rows) if not self.objective.fair else np.inf
+            taken = take(space, grants, rows, problem.limits.rank, paths, least, gap if last or few else None)
             column = paths.column[taken.point]
-            reached, bound = worth[everyone, column], taken.unused
-            if bound > GAP and len(rows) <= MOST_ROWS and not (self.objective.fair or space.cuts):
+            near = Near.of(table, column)
+            more: Ints | None = None
+            if not last and self.objective.fair:
+                more = finer(problem, rows, table, near, level_with(table, worth, near, taken.price))
+            elif not last:
+                around, missed = expected(table, worth, near, taken.price)
+                more = (
+                    finer(problem, rows, table, near, around) if left == ROUNDS or missed > small * len(rows) else None
+                )
+            if more is None and not (last or few):
+                taken = take(space, grants, rows, problem.limits.rank, paths, least, gap)
+                column = paths.column[taken.point]
+            above = float(worth[:, 0].sum()) + taken.most
+            if few and taken.unused > gap and not space.cuts:
                 exact = choose(space.tree, rows, grants, table, worth)
-                better = worth[everyone, exact]
-                if better.sum() > reached.sum():
-                    bound -= float(better.sum() - reached.sum())
+                if worth[everyone, exact].sum() > worth[everyone, column].sum():
                     column = exact
+                    near = Near.of(table, column)
+            bound = max(0.0, above - float(worth[everyone, column].sum()))
             grants[rows] = table[everyone, column]
-            if last:
-                break
-            around = expected(table, worth, column, taken.price)
-            more = finer(problem, rows, table, column, around)
             if more is None:
                 break
             added = moved(problem, rows, more, curve(more), now)
-            table, values = merged(table, values, column, paths.beside(taken.point), more, added)
+            table, values = merged(table, values, near, paths.beside(taken.point), more, added)
         known = found.values.copy()
         known[rows] = np.nan if problem.calm else values[everyone, column]
-        return _Found(grants, known, None if self.objective.fair else max(bound, 0.0))
+        return _Found(grants, known, None if self.objective.fair else bound)
 
     def _paths(self, weight: Floats, table: Ints, values: Floats) -> tuple[Paths, Floats]:
         """How each pipeline goes up its row of the table as prices fall, and what that is made of."""
