@@ -124,10 +124,14 @@ def solve(problem: Problem, policy: Policy) -> Solution:
         if placement is None:
             return Solution(problem, division, complete=complete)
         flow = placement.spread(division.grants)
-        if not flow.cuts:
+        cuts = flow.cuts
+        if not cuts and division.ideal is not None:
+            # What rounding to steps just fits into nodes is still no limit that the objective knows.
+            cuts = placement.spread(np.floor(division.ideal + 1e-6).astype(np.int64)).cuts
+        if not cuts:
             return Solution(problem, division, flow, complete)
         space = problem.space
-        problem = replace(problem, space=Space(space.tree, (*space.cuts, *flow.cuts)))
+        problem = replace(problem, space=Space(space.tree, (*space.cuts, *cuts)))
 
 
 def pose_columns(limits: Limits, wants: Wants, current: np.ndarray | None = None) -> Problem:

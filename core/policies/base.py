@@ -26,6 +26,9 @@ class Division:
     bound: float | None = None
     """No division on the grants that were looked at has an objective higher by more than this; None: not known."""
 
+    ideal: Floats | None = None
+    """What the grants would be without steps, where the objective is of that; None: it is of the grants."""
+
     def prices(self) -> Floats:
         """`price`, found out now where it was not yet."""
         return self.price() if callable(self.price) else self.price

@@ -34,7 +34,7 @@ class Proportional:
         loaded = rate > 0
         grants, ideal = by_class(problem, needed(problem.load), rate)
         grants = fill(limits, problem.space, grants, limits.ceiling, np.where(loaded, 0.0, limits.weight))
-        return Division(grants, lowest(ideal, rate), per_cpu(rate))
+        return Division(grants, lowest(ideal, rate), per_cpu(rate), ideal=ideal)
 
     def explain(self, problem: Problem, division: Division, index: int) -> str:
         """Its share and its utilisation, now and with one more CPU."""
@@ -59,7 +59,7 @@ class Equal:
         """The objective is the lowest grant / weight before rounding to steps, in CPUs."""
         limits = problem.limits
         grants, ideal = by_class(problem, needed(problem.load), limits.weight)
-        return Division(grants, lowest(ideal, limits.weight), per_cpu(limits.weight))
+        return Division(grants, lowest(ideal, limits.weight), per_cpu(limits.weight), ideal=ideal)
 
     def explain(self, problem: Problem, division: Division, index: int) -> str:  # noqa: ARG002
         """That it is the same for all."""
