@@ -47,7 +47,7 @@ class Inventory:
     granted: Mapping[str, int] = field(default_factory=dict)
     """Millicores by pipeline that are taken: the larger of what is asked for, set aside and in force."""
     refused: Mapping[str, Refusal] = field(default_factory=dict)
-    """By service or pipeline."""
+    """By service or pipeline; by the budget's key where it cannot be looked at as a whole."""
     samples: Mapping[str, Sample] = field(default_factory=dict)
     """What the host itself knows of the load, if anything; sources say more."""
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

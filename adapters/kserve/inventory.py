@@ -21,13 +21,17 @@ def inventory(
     """What a budget covers. `least`: millicores that every pod keeps. `slos`: of the pipelines that have one.
     `notes`: why templates and replicas stay as they are, by "pipeline template" or "pipeline replicas".
 
-    Raises PermissionError where the total is what nodes have and headgate may not look at them.
+    Where the total is what nodes have and headgate may not look at them, nothing is covered, and `refused` has the
+    reason by the budget's key: the other budgets go on.
     """
+    total = _total(found, claim)
+    if isinstance(total, Refusal):
+        return Inventory(found.time, 0, (), refused={claim.budget.key: total})
     members = [member for member in claim.members if member.live]
     ranges, own = found.ranges, {member.name for member in claim.members}
     return Inventory(
         time=found.time,
-        total=_total(found, claim),
+        total=total,
         pipelines=tuple(_pipeline(m, _replicas(m, found), least, ranges, slos.get(m.name)) for m in members),
         nodes=_nodes(found, members, least),
         granted={member.name: member.taken for member in members},
@@ -76,15 +80,16 @@ def _pipeline(
     )
 
 
-def _total(found: Survey, claim: Claim) -> int:
+def _total(found: Survey, claim: Claim) -> int | Refusal:
     spec = claim.budget.spec
     if spec.total is not None:
         return spec.total
     nodes = found.cluster.nodes
     if nodes is None or spec.nodes is None:
-        raise PermissionError(
+        return Refusal(
+            "NodesUnreadable",
             f"budget {claim.budget.key} shares what its nodes have, and headgate may not look at nodes: "
-            "allow it to list nodes and all pods, or give the budget a total"
+            "allow it to list nodes and all pods, or give the budget a total",
         )
     chosen = [name for name, node in nodes.items() if spec.nodes.matches(node.labels)]
     own = _own(claim.members)

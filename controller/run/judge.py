@@ -94,6 +94,9 @@ class Judge:
         self._forgive(inventory.pipelines, now)
         if not inventory.pipelines:
             self._last = None
+            whole = inventory.refused.get(budget.key)
+            if whole is not None:
+                return Verdict(trouble=Trouble("NotObserved", whole.message))
             return Verdict(trouble=Trouble("NothingSelected", "its rules select no service that runs"))
         try:
             verdict = self._decide(budget, inventory, samples, learned, now)

@@ -16,7 +16,7 @@ from tests.cluster.harness import Cluster
 from headgate.adapters.kserve.adapter import KserveAdapter
 from headgate.adapters.kserve.settings import KserveSettings
 from headgate.adapters.kubernetes.api import Api
-from headgate.core.budgets import BudgetSpec, CPUBudget
+from headgate.core.budgets import BudgetSpec, CPUBudget, Selector
 from headgate.core.hosting import Applied, Inventory, Order
 
 Object = dict[str, Any]
@@ -503,6 +503,18 @@ def test_in_its_own_namespaces_it_needs_no_look_at_nodes(cluster: Cluster) -> No
     assert [replica.node for p in seen.pipelines for replica in p.replicas] == [None]
     turns.reach({"models/a": 900})
     assert cpus(cluster, "a") == [("900m", "900m")]
+
+
+def test_a_budget_of_nodes_that_may_not_be_seen_is_refused_and_the_others_go_on(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("500m"))
+    cluster.settle()
+    turns = Turns(cluster, host={"namespaces": ["models"]})
+    spec = turns.budget.spec.model_copy(update={"total": None, "nodes": Selector()})
+    seen = turns.host.observe([turns.budget, CPUBudget("blind", "models", spec, created="2026-02-01T00:00:00Z")])
+    assert seen["models/blind"].refused["models/blind"].reason == "NodesUnreadable"
+    assert seen["models/blind"].pipelines == ()
+    assert [p.name for p in seen["models/shared"].pipelines] == ["models/a"]
 
 
 def test_a_limit_range_that_is_seen_bounds_what_is_decided(cluster: Cluster) -> None:
