@@ -8,22 +8,15 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 
 from headgate.controller.installed import policies
-from headgate.core.config import FieldError, Millicores, Model, PipelineSettings, Seconds, check_names
+from headgate.core.config import FieldError, Millicores, Model, PipelineSettings, Seconds, check_names, number
 from headgate.core.model import Budget, Demand, Group, Node, Pipeline, Replica, Unknown
-
-
-def _number(value: object) -> object:
-    # YAML reads 1e3 as text, which pydantic takes as a number, and pydantic takes true as 1, which nobody means.
-    if isinstance(value, bool):
-        raise ValueError(f"{str(value).lower()} is not a number")
-    return value
 
 
 def _listed(value: object) -> object:
     return value if isinstance(value, list | tuple) else (value,)
 
 
-Amount = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1e15, allow_inf_nan=False)]
+Amount = Annotated[float, BeforeValidator(number), Field(ge=0, lt=1e15, allow_inf_nan=False)]
 
 
 class ReplicaSettings(Model):
@@ -45,7 +38,7 @@ class PipelineSnapshot(PipelineSettings):
     current: Millicores | None = None
     pinned: bool = False
     replicas: tuple[ReplicaSettings, ...] = ()
-    parallel_fraction: float = Field(default=1.0, ge=0, le=1)
+    parallel_fraction: Annotated[float, BeforeValidator(number)] = Field(default=1.0, ge=0, le=1)
 
     def value(self) -> Pipeline:
         """The same for the decision."""

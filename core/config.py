@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from headgate.core.limits import LEAST_WEIGHT, MOST_PRIORITY, MOST_WEIGHT
 from headgate.core.model import Pipeline, Slo
 from headgate.core.units import format_cpu, parse_cpu, parse_duration, parse_size
 
@@ -52,6 +53,19 @@ Size = Annotated[
     BeforeValidator(parse_size),
     WithJsonSchema({"type": ["string", "integer"], "description": "Bytes: 64MiB, 512KiB, 4096"}),
 ]
+
+
+def number(value: object) -> object:
+    """For a BeforeValidator: pydantic takes true for 1, which nobody means. Text stays, as YAML reads 1e3 as text."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is not a number")
+    return value
+
+
+def _countable(weight: float) -> float:
+    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        raise ValueError(f"weights lie between {LEAST_WEIGHT:g} and {MOST_WEIGHT:g}, found {weight:g}")
+    return weight
 
 
 def _beside_the_settings(path: str, info: ValidationInfo) -> str:
@@ -198,8 +212,12 @@ class PipelineSettings(Model):
     floor: Millicores = Field(default=0, description="CPUs that it always keeps")
     ceiling: Millicores | None = Field(default=None, description="CPUs that it never exceeds; by default the budget")
     step: Annotated[Millicores, Field(gt=0)] = Field(default=1, description="Its grant is a multiple of this")
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False, description="Relative importance; only ratios count")
-    priority: int = Field(default=0, description="Class: a higher one is satisfied first")
+    weight: Annotated[float, BeforeValidator(number), AfterValidator(_countable)] = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="Relative importance; only ratios count"
+    )
+    priority: Annotated[int, BeforeValidator(number)] = Field(
+        default=0, ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="Class: a higher one is satisfied first"
+    )
     slo: SloSettings | None = None
 
     @model_validator(mode="after")

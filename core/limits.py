@@ -13,6 +13,11 @@ from headgate.core.model import Budget, Group, Infeasible, Pipeline
 from headgate.core.placement import Placement
 from headgate.core.units import format_cpu
 
+LEAST_WEIGHT, MOST_WEIGHT = 1e-100, 1e100
+"""Sums and ratios of weights between these stay within the range of floats."""
+
+MOST_PRIORITY = 2**31 - 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Limits:
@@ -144,7 +149,8 @@ def _check_pipeline(p: Pipeline) -> None:
         "floor": not p.floor >= 0,
         "ceiling": p.ceiling is not None and p.ceiling < 0,
         "step": p.step < 1,
-        "weight": not (math.isfinite(p.weight) and p.weight > 0),
+        "weight": not LEAST_WEIGHT <= p.weight <= MOST_WEIGHT,
+        "priority": not -MOST_PRIORITY <= p.priority <= MOST_PRIORITY,
         "parallel_fraction": not 0 <= p.parallel_fraction <= 1,
         "slo": p.slo is not None and not (0 < p.slo.latency < math.inf and 0 < p.slo.percentile < 100),
     }

@@ -70,7 +70,7 @@ class Wants:
             if wrong.any():
                 row = int(np.flatnonzero(wrong.any(axis=1))[0])
                 value = float(values[row][wrong[row]][0])
-                raise ValueError(f"pipeline {names[row]}: {what} {value} is not a finite number of 0 or more")
+                raise ValueError(f"pipeline {names[row]}: {what} {value} is not a number from 0 to below 1e15")
 
 
 def _resample(name: str, rates: Sequence[float], size: int) -> Sequence[float]:

@@ -154,6 +154,10 @@ def test_a_rate_or_cost_that_is_none_is_named(key: str, number: str) -> None:
         ({"budget": "1", "pipelines": [pipeline("a", 1)], "policy": "best"}, ["policy", "'best' is not known"]),
         ({"budget": "-1", "pipelines": []}, ["budget", "negative"]),
         ({"budget": "1", "pipelines": [pipeline("a", 1, weight=0)]}, ["pipelines[0].weight"]),
+        ({"budget": "1", "pipelines": [pipeline("a", 1, weight=1e308)]}, ["pipelines[0].weight"]),
+        ({"budget": "1", "pipelines": [pipeline("a", 1, weight=True)]}, ["pipelines[0].weight", "true"]),
+        ({"budget": "1", "pipelines": [pipeline("a", 1, priority=10**30)]}, ["pipelines[0].priority"]),
+        ({"budget": "1", "pipelines": [pipeline("a", 1e14, queue=1e15)]}, ["pipelines[0].queue"]),
         ({"budget": "1", "pipelines": [pipeline("a", 1, step="0")]}, ["pipelines[0].step"]),
         ({"pipelines": []}, ["budget: required"]),
         (
