@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -42,14 +43,8 @@ class PipelineSnapshot(PipelineSettings):
 
     def value(self) -> Pipeline:
         """The same for the decision."""
-        return Pipeline(
-            name=self.name,
-            floor=self.floor,
-            ceiling=self.ceiling,
-            step=self.step,
-            weight=self.weight,
-            priority=self.priority,
-            slo=self.slo.value() if self.slo else None,
+        return replace(
+            super().value(),
             group=self.group,
             pinned=self.pinned,
             replicas=tuple(Replica(r.name, r.node) for r in self.replicas),

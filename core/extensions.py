@@ -5,6 +5,7 @@ The loop is handed an Extensions and need not know how plug-ins are found and wa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -107,6 +108,62 @@ class Report:
     sources: Mapping[str, SourceReport] = field(default_factory=dict)
     starts: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """How often a process was started, by plug-in and what the process is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric and its values, for whichever library serves it."""
+
+    name: str
+    """Without the `_total` of a counter."""
+    text: str
+    labels: tuple[str, ...]
+    counts: bool
+    """A counter; otherwise a gauge."""
+    values: tuple[tuple[tuple[str, ...], float], ...]
+    """Labels' values, and the metric's."""
+
+
+def families(report: Report) -> tuple[Family, ...]:
+    """A report as metrics, the same wherever plug-ins run."""
+    sources = report.sources.items()
+    return (
+        Family(
+            "headgate_plugin_failures",
+            "Failed calls of plug-ins.",
+            ("plugin", "hook", "reason"),
+            True,
+            tuple(sorted(report.failures.items())),
+        ),
+        Family(
+            "headgate_plugin_starts",
+            "Processes of plug-ins started.",
+            ("plugin", "process"),
+            True,
+            tuple(sorted(report.starts.items())),
+        ),
+        Family(
+            "headgate_source_age_seconds",
+            "Since a source last answered.",
+            ("source",),
+            False,
+            tuple(((name,), math.inf if source.age is None else source.age) for name, source in sources),
+        ),
+        Family(
+            "headgate_source_reads",
+            "Answers of a source.",
+            ("source",),
+            True,
+            tuple(((name,), source.reads) for name, source in sources),
+        ),
+        Family(
+            "headgate_source_failures",
+            "Failed reads of a source.",
+            ("source", "reason"),
+            True,
+            tuple(((name, why), n) for name, source in sources for why, n in sorted(source.failures.items())),
+        ),
+    )
 
 
 class Extensions(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
@@ -10,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from headgate.core.extensions import families
 from headgate.core.units import MILLI
 from headgate.engine.control import Control
 from headgate.engine.engine import Engine
@@ -75,28 +75,12 @@ class Metrics(Collector):
         yield decision
 
     def _plugins(self) -> Iterator[Metric]:
-        report = self._control.extensions.report()
-        hooks = CounterMetricFamily(
-            "headgate_plugin_failures", "Failed calls of plug-ins.", labels=["plugin", "hook", "reason"]
-        )
-        for place, count in sorted(report.failures.items()):
-            hooks.add_metric(place, count)
-        starts = CounterMetricFamily(
-            "headgate_plugin_starts", "Processes of plug-ins started.", labels=["plugin", "process"]
-        )
-        for process, count in sorted(report.starts.items()):
-            starts.add_metric(process, count)
-        age = GaugeMetricFamily("headgate_source_age_seconds", "Since a source last answered.", labels=["source"])
-        reads = CounterMetricFamily("headgate_source_reads", "Answers of a source.", labels=["source"])
-        failures = CounterMetricFamily(
-            "headgate_source_failures", "Failed reads of a source.", labels=["source", "reason"]
-        )
-        for name, source in report.sources.items():
-            age.add_metric([name], math.inf if source.age is None else source.age)
-            reads.add_metric([name], source.reads)
-            for reason, count in sorted(source.failures.items()):
-                failures.add_metric([name, reason], count)
-        yield from (hooks, starts, age, reads, failures)
+        for family in families(self._control.extensions.report()):
+            kind = CounterMetricFamily if family.counts else GaugeMetricFamily
+            metric = kind(family.name, family.text, labels=family.labels)
+            for labels, value in family.values:
+                metric.add_metric(labels, value)
+            yield metric
 
 
 def _cumulative(counts: Sequence[int]) -> list[tuple[str, float]]:
