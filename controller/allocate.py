@@ -59,6 +59,7 @@ def as_data(allocation: Allocation) -> dict[str, object]:
         "unmet": dict(allocation.unmet),
         "reasons": dict(allocation.reasons),
         "objective": allocation.objective,
+        "bound": allocation.bound,
     }
 
 

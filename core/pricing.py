@@ -123,7 +123,9 @@ class _Steps:
         order = np.argsort(-price)
         falling = price[order]
         if (falling[1:] == falling[:-1]).any():
-            order = np.lexsort((rank[rows[paths.row[moves]]], -price))
+            by_rank = rank[rows[paths.row[moves]]]
+            ordered = bool((by_rank[1:] >= by_rank[:-1]).all())
+            order = np.argsort(-price, kind="stable") if ordered else np.lexsort((by_rank, -price))
         moves = moves[order]
         return cls(rows[paths.row[moves]], paths.amount[moves + 1] - paths.amount[moves], moves)
 
@@ -189,19 +191,21 @@ def _swap(steps: _Steps, paths: Paths, gain: Floats, taken: Bools, left: int) ->
 
     For one budget only.
     """
+    cheapest = np.flatnonzero(taken[steps.point])[::-1].tolist()
     for jump in _refused(steps, paths, taken).tolist():
         point, own = int(steps.point[jump]), int(steps.pipeline[jump])
         if point > paths.first[paths.row[point]] and not taken[point - 1]:
             continue  # it has given way itself
         missing, gained = int(steps.size[jump]) - left, float(gain[point])
         given: list[int] = []
-        for step in np.flatnonzero(taken[steps.point])[::-1].tolist():
+        for step in cheapest:
             if missing <= 0 or gained <= 0:
                 break
-            if steps.pipeline[step] != own:
-                given.append(int(steps.point[step]))
+            giving = int(steps.point[step])
+            if taken[giving] and steps.pipeline[step] != own:
+                given.append(giving)
                 missing -= int(steps.size[step])
-                gained -= float(gain[given[-1]])
+                gained -= float(gain[giving])
         if missing <= 0 and gained > 0:
             taken[given] = False
             taken[point] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,7 +28,6 @@ SMALL = 1e-3
 """Utility of each pipeline that is too little to make a table finer a second time."""
 
 ROUNDS = 3
-FAIR_ROUNDS = 3
 """How often a table is made finer at the most."""
 
 
@@ -96,7 +95,7 @@ class SloPolicy:
         grants = fill(limits, space, grants, limits.ceiling, weight * problem.load)
         if not loaded.all():
             grants = fill(limits, space, grants, limits.ceiling, np.where(loaded, 0.0, weight))
-        return self._report(problem, weight, found, grants)
+        return self._report(problem, weight, found if len(classes) < 2 else replace(found, bound=None), grants)
 
     def explain(self, problem: Problem, division: Division, index: int) -> str:
         """Its expected share of requests in time, now and with one more CPU."""
@@ -136,12 +135,14 @@ class SloPolicy:
         few = len(rows) <= MOST_ROWS
         bound = 0.0
         values = moved(problem, rows, table, curve(table), now)
-        for left in range(FAIR_ROUNDS if self.objective.fair else ROUNDS, -1, -1):
+        rounds = ROUNDS - (self.objective.fair and not few)
+        for left in range(rounds, -1, -1):
             last = complete or not left
+            final = last or few or left < rounds
             grants[rows] = low
             paths, worth = self._paths(shares, table, values)
             gap = GAP * len(rows) if not self.objective.fair else np.inf
-            taken = take(space, grants, rows, problem.limits.rank, paths, least, gap if last or few else None)
+            taken = take(space, grants, rows, problem.limits.rank, paths, least, gap if final else None)
             column = paths.column[taken.point]
             near = Near.of(table, column)
             more: Ints | None = None
@@ -150,9 +151,9 @@ class SloPolicy:
             elif not last:
                 around, missed = expected(table, worth, near, taken.price)
                 more = (
-                    finer(problem, rows, table, near, around) if left == ROUNDS or missed > small * len(rows) else None
+                    finer(problem, rows, table, near, around) if left == rounds or missed > small * len(rows) else None
                 )
-            if more is None and not (last or few):
+            if more is None and not final:
                 taken = take(space, grants, rows, problem.limits.rank, paths, least, gap)
                 column = paths.column[taken.point]
             above = float(worth[:, 0].sum()) + taken.most
@@ -169,7 +170,9 @@ class SloPolicy:
             table, values = merged(table, values, near, paths.beside(taken.point), more, added)
         known = found.values.copy()
         known[rows] = np.nan if problem.calm else values[everyone, column]
-        return _Found(grants, known, None if self.objective.fair else bound)
+        # Where moves have a price the table is not of utilities; where node sets cross groups duality is not shown.
+        shown = not (self.objective.fair or problem.calm or (space.cuts and len(space.tree) > 1))
+        return _Found(grants, known, bound if shown else None)
 
     def _paths(self, weight: Floats, table: Ints, values: Floats) -> tuple[Paths, Floats]:
         """How each pipeline goes up its row of the table as prices fall, and what that is made of."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -18,7 +18,7 @@ from headgate.core.allocation import allocate
 from headgate.core.filling import Space
 from headgate.core.laminar import Floats, Ints, build
 from headgate.core.model import Budget, Demand, Group, Infeasible, Node, Pipeline, Replica, Slo
-from headgate.core.policies.slo import FAIR, SUM, Objective, SloPolicy
+from headgate.core.policies.slo import FAIR, FAIRSUM, SUM, Objective, SloPolicy
 from headgate.core.pricing import by_slope, take
 from headgate.core.problem import Problem
 from headgate.core.queueing import Traffic, within
@@ -187,17 +187,17 @@ def milp(worth: Floats, total: int, groups: Sequence[tuple[Sequence[int], int]])
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("objective", [SUM])
+@pytest.mark.parametrize("objective", [SUM, FAIRSUM])
 def test_slos_come_within_the_bound_of_highs(seed: int, objective: Objective) -> None:
-    """Forty pipelines with real SLO curves in three groups: the loss is below one jump for each budget."""
+    """Forty pipelines with real SLO curves in three groups: the loss is within the bound that is told."""
     random = np.random.default_rng(seed)
-    count, total = 40, 90
+    count, total = 40, 80
     loads = random.uniform(0.3, 4.0, count)
     pipelines = [
         Pipeline(f"p{i:02}", step=MILLI, slo=Slo(0.3, 95), group=f"g{i % 3}", weight=float(random.uniform(0.5, 2)))
         for i in range(count)
     ]
-    groups = tuple(Group(f"g{k}", 34 * MILLI) for k in range(3))
+    groups = tuple(Group(f"g{k}", 29 * MILLI) for k in range(3))
     found = allocate(
         pipelines,
         {p.name: demand(load) for p, load in zip(pipelines, loads, strict=True)},
@@ -207,10 +207,32 @@ def test_slos_come_within_the_bound_of_highs(seed: int, objective: Objective) ->
     )
     weight = np.array([p.weight for p in pipelines])
     weight = weight / weight.mean()
-    worth = weight[:, None] * _utilities(pipelines, loads, np.arange(31) * MILLI)
-    best = milp(worth, total, [(range(k, count, 3), 34) for k in range(3)])
+    worth = weight[:, None] * objective.worth(_utilities(pipelines, loads, np.arange(30) * MILLI))
+    best = milp(worth, total, [(range(k, count, 3), 29) for k in range(3)])
     assert found.objective <= best + 1e-6
-    assert best - found.objective <= 4 * worth.max()
+    assert found.bound is not None
+    assert best - found.objective <= found.bound + 1e-6
+    # One jump of one pipeline for each of the four budgets.
+    assert found.bound <= 4 * (worth.max(axis=1) - worth[:, 0]).max()
+
+
+@given(
+    instances(unit=100, nodes=False, unknown=False, priorities=False, same_step=True),
+    st.sampled_from(["slo", "slo-fairsum"]),
+    st.integers(1, 10),
+)
+@settings(max_examples=150, deadline=None)
+def test_more_budget_lowers_an_slo_objective_by_no_more_than_the_bound(
+    instance: Instance, policy: str, more: int
+) -> None:
+    """Where every step is looked at. Without knees the bound is 0; behind a knee a larger budget may be used worse."""
+    some = replace(instance, budget=replace(instance.budget, total=min(instance.budget.total, 2000)))
+    if not feasible(some, {p.name: p.floor for p in some.pipelines}):
+        return
+    richer = replace(some, budget=replace(some.budget, total=some.budget.total + more * 100))
+    poor, rich = (allocate(i.pipelines, i.demands, i.budget, current={}, policy=policy) for i in (some, richer))
+    assert rich.bound is not None
+    assert rich.objective >= poor.objective - rich.bound - 1e-6
 
 
 def _utilities(pipelines: Sequence[Pipeline], loads: npt.NDArray[np.float64], grants: Ints) -> Floats:
