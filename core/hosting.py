@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from headgate.core.budgets import CPUBudget
@@ -197,4 +198,47 @@ class Counted(Protocol):
 
     def requests(self) -> Mapping[tuple[str, str], int]:
         """Requests since the start by verb and outcome: the HTTP status, "0" where no answer came."""
+        ...
+
+
+class Outcome(StrEnum):
+    """How a check went."""
+
+    OK = "ok"
+    WARN = "warn"
+    """It works, and somebody should look at it."""
+    FAIL = "fail"
+    """headgate cannot do its work until it is mended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check of `headgate doctor` found. Never a secret."""
+
+    check: str
+    """What was looked at, in a few words."""
+    outcome: Outcome
+    found: str
+    advice: str = ""
+    """What to do about it."""
+
+
+@runtime_checkable
+class ExaminedHost(Protocol):
+    """A host that can tell whether it could do its work: for `headgate doctor`."""
+
+    def checks(self, budgets: Sequence[CPUBudget]) -> Sequence[Finding]:
+        """What it needs for these budgets, and whether that is there; writes nothing. Raises as HostAdapter does."""
+        ...
+
+
+@runtime_checkable
+class ExaminedHome(Protocol):
+    """A home that can tell whether it could do its work: for `headgate doctor`."""
+
+    def checks(self, *, budgets: bool) -> Sequence[Finding]:
+        """What it needs, and whether that is there; writes nothing. `budgets`: they come from it.
+
+        Raises as Home does.
+        """
         ...

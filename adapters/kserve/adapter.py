@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from headgate.adapters.kserve.doctor import host_findings
 from headgate.adapters.kserve.inventory import inventory
 from headgate.adapters.kserve.members import Claim, claims
 from headgate.adapters.kserve.replicas import Replicas
@@ -18,10 +19,10 @@ from headgate.adapters.kserve.template import Templates
 from headgate.adapters.kserve.writes import Slow
 from headgate.adapters.kubernetes.actuate import Outcome, Resizer
 from headgate.adapters.kubernetes.api import Api
-from headgate.adapters.kubernetes.cluster import read_cluster
+from headgate.adapters.kubernetes.cluster import answered, read_cluster
 from headgate.adapters.kubernetes.resize import Memory, Rules, Share, plan, resting
 from headgate.core.budgets import CPUBudget
-from headgate.core.hosting import Applied, Inventory, Order, Refusal
+from headgate.core.hosting import Applied, Finding, Inventory, Order, Refusal
 
 
 class KserveAdapter:
@@ -86,6 +87,13 @@ class KserveAdapter:
     def close(self) -> None:
         """As HostAdapter."""
         self._api.close()
+
+    def checks(self, budgets: Sequence[CPUBudget]) -> Sequence[Finding]:
+        """As ExaminedHost."""
+        pods = self._seen.cluster.pods if self._seen is not None else ()
+        return answered(
+            lambda: host_findings(self._api, self._settings.namespaces, budgets, pods), "the host cannot be looked at"
+        )
 
     def requests(self) -> Mapping[tuple[str, str], int]:
         """Requests to the API server since the start, by verb and status."""

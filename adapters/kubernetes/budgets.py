@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,6 +81,16 @@ def check_reach(spec: BudgetSpec, namespace: str, own: str) -> None:
             )
     if spec.nodes is not None and spec.total is None:
         raise SettingsError(f"nodes: what nodes have belongs to all namespaces; a budget in {namespace} needs a total")
+
+
+def covered(budgets: Iterable[CPUBudget]) -> list[str]:
+    """The namespaces that budgets look into, in order; [""]: all of the cluster."""
+    found: set[str] = set()
+    for budget in budgets:
+        for rule in budget.spec.pipelines:
+            plain = rule.selector is not None or any("/" not in name for name in (*rule.services, *rule.graphs))
+            found |= _namespaces(rule) | ({budget.namespace} if plain and not rule.namespaces else set())
+    return [""] if "*" in found else sorted(found)
 
 
 def _namespaces(rule: PipelineRule) -> set[str]:

@@ -13,12 +13,13 @@ from typing import Any
 from headgate.adapters.kubernetes.api import Api, ApiError, connect, path
 from headgate.adapters.kubernetes.budgets import Budgets
 from headgate.adapters.kubernetes.cluster import answered, translated
+from headgate.adapters.kubernetes.doctor import home_findings
 from headgate.adapters.kubernetes.events import Events
 from headgate.adapters.kubernetes.lease import Lease
 from headgate.adapters.kubernetes.settings import KubernetesHomeSettings
 from headgate.adapters.kubernetes.state import State
 from headgate.core.budgets import CPUBudget
-from headgate.core.hosting import Rejected
+from headgate.core.hosting import Finding, Rejected
 
 log = logging.getLogger("headgate.home")
 
@@ -41,6 +42,7 @@ class KubernetesHome:
         self._state = State(api, namespace, settings.lease.name)
         self._events = Events(api, self.identity)
         self._namespace = namespace
+        self._settings = settings
 
     def budgets(self) -> Sequence[CPUBudget | Rejected]:
         """See Home. Read afresh: a pause or a change counts from the next write on."""
@@ -99,6 +101,16 @@ class KubernetesHome:
         """See Home."""
         if (about := self._budgets.reference(budget)) is not None:
             self._events.tell(about, kind, reason, message)
+
+    def checks(self, *, budgets: bool) -> Sequence[Finding]:
+        """See ExaminedHome."""
+        settings = self._settings
+        return answered(
+            lambda: home_findings(
+                self._api, self._namespace, settings.namespaces, settings.lease.name, budgets=budgets
+            ),
+            "the home cannot be looked at",
+        )
 
     def close(self) -> None:
         """See Home."""

@@ -1,4 +1,4 @@
-"""`headgate run`, `headgate pause` and `headgate resume`, and the home `file`, registered as anybody's plug-in."""
+"""`headgate run`, `pause`, `resume` and `doctor`, and the home `file`, registered as anybody's plug-in."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from collections.abc import Mapping
 import click
 
 from headgate.controller.run.clock import steady_clock
+from headgate.controller.run.doctor import doctor
 from headgate.controller.run.file_home import FileHome, FileHomeSettings
-from headgate.controller.run.opening import Running, open_home, open_run
+from headgate.controller.run.opening import FIRST, Running, open_home, open_run
 from headgate.controller.run.settings import LogSettings, RunSettings
 from headgate.core.config import Model, SettingsError, validate
 from headgate.core.hookspecs import CommandLine, HomeKind, hookimpl
@@ -22,14 +23,13 @@ from headgate.core.hookspecs import CommandLine, HomeKind, hookimpl
 log = logging.getLogger("headgate.run")
 
 EXTRA = "this needs the controller's packages ({missing} is missing): pip install 'headgate[controller]'"
-FIRST = 20.0
-"""Seconds that a single turn waits at the most for every source's first answer, and for the lead."""
 
 
 @hookimpl
 def headgate_register_commands(cli: click.Group) -> None:
-    """Add `run`, `pause` and `resume`."""
+    """Add `run`, `pause`, `resume` and `doctor`."""
     cli.add_command(run)
+    cli.add_command(doctor)
     cli.add_command(pause)
     cli.add_command(resume)
 
@@ -76,7 +76,7 @@ def _single(running: Running, output: str, *, dry_run: bool) -> int:
 
     loop = running.loop
     loop.prime()
-    _wait_for_sources(running)
+    running.wait_for_sources()
     if dry_run:
         loop.preview()
     else:
@@ -93,15 +93,6 @@ def _single(running: Running, output: str, *, dry_run: bool) -> int:
     show(loop.views, loop.rejected, output, dry_run=dry_run)
     troubled = any(view.verdict.trouble or view.failed or view.pending for view in loop.views.values())
     return int(bool(loop.rejected) or troubled)
-
-
-def _wait_for_sources(running: Running) -> None:
-    until = time.monotonic() + FIRST
-    while time.monotonic() < until:
-        sources = running.extensions.report().sources.values()
-        if all(source.age is not None or source.problem is not None for source in sources):
-            return
-        time.sleep(0.05)
 
 
 def _wait_for_lead(running: Running) -> None:

@@ -68,6 +68,11 @@ class Loop:
         """Whether something is under way."""
         return any(view.pending for view in self.views.values())
 
+    @property
+    def followed(self) -> frozenset[str]:
+        """The pipelines that the sources were asked for."""
+        return self._followed
+
     changed = False
     """Whether a budget was found changed between two turns."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 from zlib import crc32
@@ -17,13 +18,17 @@ from headgate.controller.run.memory import Memory
 from headgate.controller.run.parts import Parts
 from headgate.controller.run.reporter import Reporter
 from headgate.controller.run.settings import RunSettings
+from headgate.core.budgets import CPUBudget
 from headgate.core.config import Document, Path, SettingsError, validate
 from headgate.core.decision import Config
 from headgate.core.demand import default_estimator
 from headgate.core.extensions import Extensions
 from headgate.core.hookspecs import CommandLine, HomeKind, HostKind
-from headgate.core.hosting import Home, HostAdapter
+from headgate.core.hosting import Home, HostAdapter, Rejected
 from headgate.core.model import Budget
+
+FIRST = 20.0
+"""Seconds that a single turn waits at the most for every source's first answer, and for the lead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,16 @@ class Running:
     host: HostAdapter
     extensions: Extensions
     reporter: Reporter
+    budgets: Callable[[], Sequence[CPUBudget | Rejected]]
+
+    def wait_for_sources(self) -> None:
+        """Until every source has answered or failed once, for a single look; they are read in threads of their own."""
+        until = time.monotonic() + FIRST
+        while time.monotonic() < until:
+            sources = self.extensions.report().sources.values()
+            if all(source.age is not None or source.problem is not None for source in sources):
+                return
+            time.sleep(0.05)
 
     def close(self) -> None:
         """Give up connections, sources and, last, the lead."""
@@ -61,15 +76,15 @@ def open_run(command_line: CommandLine, path: str, *, applies: bool, clock: Cloc
     extensions.config(Config((), Budget(0), estimator=estimator))  # what is wrong in there is said now
     chosen = settings.estimator.model_dump() if settings.estimator else None
     learned_by = f"{crc32(repr((estimator, json.dumps(chosen, sort_keys=True))).encode()):08x}"
-    budgets: Callable[[], object] = home.budgets
+    budgets: Callable[[], Sequence[CPUBudget | Rejected]] = home.budgets
     if settings.budgets is not None:
         budgets = FileBudgets(path, command_line.read, settings).budgets
     elif isinstance(settings.home.kind, str) and settings.home.kind == "file":
         raise SettingsError(f"{document.place(())}: budgets: required where the home is a file")
     reporter = Reporter(home)
-    parts = Parts(home, host, extensions, estimator, Memory(settings.state, learned_by), budgets)  # type: ignore[arg-type]
+    parts = Parts(home, host, extensions, estimator, Memory(settings.state, learned_by), budgets)
     loop = Loop(settings, parts, reporter, applies=applies, clock=clock)
-    return Running(settings, loop, home, host, extensions, reporter)
+    return Running(settings, loop, home, host, extensions, reporter, budgets)
 
 
 def _open(document: Document, settings: RunSettings, part: Literal["host", "home"]) -> object:
