@@ -1,0 +1,103 @@
+"""The plain manifests and the chart's rules give exactly the permissions that the documentation lists."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.cluster.harness import Cluster
+
+from .files import CHART, DEPLOY, MANIFESTS, ROOT, VARIANTS, Object, documented, grants, manifests, objects, rules
+
+OPTIONAL = {"template": "`template.write`", "replicas": "`replicas.manage`"}
+
+
+def role(variant: str, name: str) -> list[Object]:
+    (found,) = (o for o in manifests(variant) if o["kind"].endswith("Role") and o["metadata"]["name"] == name)
+    return list(found["rules"])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_roles_are_what_the_documentation_lists_and_no_more(variant: str) -> None:
+    host = {grant for grant, purpose in documented("kserve.md").items() if purpose.startswith("always")}
+    own = documented("controller.md")
+    beyond = {grant for grant, purpose in own.items() if not purpose.startswith("its own namespace")}
+    nodes = {("", "nodes", "list")}
+    assert nodes <= host
+    assert grants(role(variant, "headgate-headgate")) == (host if variant == "cluster" else host - nodes) | beyond
+    assert grants(role(variant, "headgate-home")) == own.keys() - beyond
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_what_is_off_by_default_adds_what_it_needs_and_no_more(name: str) -> None:
+    assert grants(rules(name)) == {g for g, use in documented("kserve.md").items() if OPTIONAL[name] in use}
+
+
+def test_manifests_and_chart_give_the_same() -> None:
+    assert role("cluster", "headgate-headgate") == rules("budgets", "observe", "resize", "nodes")
+    assert role("namespaced", "headgate-headgate") == rules("budgets", "observe", "resize")
+    assert role("cluster", "headgate-home") == role("namespaced", "headgate-home") == rules("home")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_role_is_bound_to_the_account_of_the_deployment(variant: str) -> None:
+    found = manifests(variant)
+    (account,) = (o["metadata"] for o in found if o["kind"] == "ServiceAccount")
+    (deployment,) = (o for o in found if o["kind"] == "Deployment")
+    assert deployment["spec"]["template"]["spec"]["serviceAccountName"] == account["name"]
+    bound = set()
+    for binding in (o for o in found if o["kind"].endswith("Binding")):
+        (subject,) = binding["subjects"]
+        assert (subject["name"], subject["namespace"]) == (account["name"], account["namespace"])
+        bound.add((binding["roleRef"]["kind"], binding["roleRef"]["name"], binding["metadata"].get("namespace")))
+    made = {(o["kind"], o["metadata"]["name"], o["metadata"].get("namespace")) for o in found}
+    assert bound == {each for each in made if each[0].endswith("Role")}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_kubectl_applies_them(variant: str, real: Cluster, tmp_path: Path) -> None:
+    """As the README says, on a real server: unknown fields and what Pod Security forbids are refused."""
+    kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=os.environ["KUBEBUILDER_ASSETS"])
+    if kubectl is None:
+        pytest.skip("there is no kubectl")
+    config = tmp_path / "kubeconfig"
+    config.write_text(yaml.safe_dump(real.kubeconfig()))
+    command = [kubectl, "--kubeconfig", str(config), "apply", "--server-side", "--validate=strict"]
+    command += ["-k", str(MANIFESTS / variant)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "arning" not in found.stderr
+    (given,) = (o for o in real.client.list("deployments", "headgate") if o["metadata"]["name"] == "headgate")
+    template = given["spec"]["template"]["spec"]
+    (settings,) = (v["configMap"]["name"] for v in template["volumes"] if v["name"] == "settings")
+    assert real.client.get("configmaps", settings, "headgate")["data"].keys() == {"headgate.yaml"}
+    # What the Deployment makes, as its controller would: the namespace takes it.
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one", "namespace": "headgate"}, "spec": template}
+    real.client.create("pods", pod)
+
+
+def test_the_chart_is_made_of_the_same_files() -> None:
+    """Links, which `helm package` follows; a clone without them (core.symlinks=false) would package their targets."""
+    for inside, outside in {
+        "crds/headgate.dev_cpubudgets.yaml": "crds/headgate.dev_cpubudgets.yaml",
+        "files/headgate.json": "grafana/headgate.json",
+        "files/alerts.yaml": "prometheus/alerts.yaml",
+    }.items():
+        assert (CHART / inside).resolve() == (DEPLOY / outside).resolve()
+
+
+def test_the_image_has_what_the_settings_need() -> None:
+    line = next(x for x in (DEPLOY / "Dockerfile").read_text().splitlines() if x.startswith("RUN pip install"))
+    extras = set(line.split('"/src[')[1].split("]")[0].split(","))
+    import tomllib
+
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"kubernetes", "prometheus"} <= extras <= known.keys()
+    (version,) = {o["metadata"]["labels"]["app.kubernetes.io/version"] for o in manifests("cluster")[1:]}
+    chart = objects(CHART / "Chart.yaml")[0]
+    (package,) = {tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]}
+    assert version == package == chart["version"] == chart["appVersion"]
