@@ -73,7 +73,7 @@ BAD = {
         "headgate_turns_total{INSTANCE}": "0+6x60",
         "headgate_turns_failed_total{INSTANCE}": "0+5x60",
     },
-    "HeadgateStale": {"headgate_last_turn_timestamp_seconds{INSTANCE}": "NaNx60"},
+    "HeadgateStale": {"headgate_last_turn_timestamp_seconds{INSTANCE}": " ".join(["NaN"] * 60)},
     "HeadgateBudgetNotReady": {
         'headgate_budget_ready{INSTANCE,budget="a/b"}': "0x60",
         "headgate_leader{INSTANCE}": "1x60",
@@ -89,7 +89,7 @@ BAD = {
         "headgate_leader{INSTANCE}": "1x60",
     },
     "HeadgatePending": {'headgate_pending_changes{INSTANCE,budget="a/b"}': "2x60", "headgate_leader{INSTANCE}": "1x60"},
-    "HeadgateSourceSilent": {'headgate_source_age_seconds{INSTANCE,source="p"}': "+Infx60"},
+    "HeadgateSourceSilent": {'headgate_source_age_seconds{INSTANCE,source="p"}': " ".join(["Inf"] * 60)},
 }
 GOOD = {
     "headgate_leader{INSTANCE}": "1x60",
@@ -100,7 +100,7 @@ GOOD = {
     'headgate_cpu_unmet_cores{INSTANCE,budget="a/b",pipeline="a/x"}': "0.4x60",
     'headgate_budget_cores{INSTANCE,budget="a/b"}': "10x60",
     'headgate_refused{INSTANCE,budget="a/b",reason="NoPods"}': "1x60",
-    'headgate_pending_changes{INSTANCE,budget="a/b"}': "1 0 1 0 1 0 1 0 1 0 1x50",
+    'headgate_pending_changes{INSTANCE,budget="a/b"}': " ".join(["1 0"] * 30),
     'headgate_source_age_seconds{INSTANCE,source="p"}': "15x60",
 }
 
