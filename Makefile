@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.demo
 	$(BIN)/headgate demo
 
-# Some minutes; writes docs/benchmarks.md with this machine's figures.
+# About five minutes; writes docs/benchmarks.md with this machine's figures.
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/allocation.py --report docs/benchmarks.md
+	$(BIN)/python benchmarks/allocation.py --limit 10 --report docs/benchmarks.md
 
 test: lint type layers unit packages
 

@@ -6,7 +6,7 @@
 
 Each size and policy runs in a process of its own, so that its peak memory is its own. Two times are measured:
 `columns`, the decision alone on arrays, and `allocate`, the whole way from Pipeline and Demand objects to an
-Allocation. Medians of the runs after one that warms up. The solvers are in benchmarks/solvers.py.
+Allocation. Medians, and the fastest, of the runs after one that warms up. The solvers are in benchmarks/solvers.py.
 """
 
 from __future__ import annotations
@@ -88,15 +88,15 @@ def in_objects(part: dict[str, np.ndarray], step: int) -> tuple[list[Pipeline], 
     return pipelines, demands
 
 
-def measure(call: Callable[[], object], runs: int) -> float:
-    """Median seconds of `runs` calls after one."""
+def measure(call: Callable[[], object], runs: int) -> tuple[float, float]:
+    """Median and least seconds of `runs` calls after one."""
     call()
     times = []
     for _ in range(runs):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(times), min(times)
 
 
 def child(policy: str, n: int, cpus: int, step: int, scenarios: int, seed: int) -> Row:
@@ -105,11 +105,13 @@ def child(policy: str, n: int, cpus: int, step: int, scenarios: int, seed: int) 
     limits, wants = in_columns(part, cpus, step)
     chosen = POLICIES[policy]
     runs = 5 if n >= 10_000 else 200 if n <= 100 else 40
-    decision = measure(lambda: solve(pose_columns(limits, wants), chosen), runs)
+    decision, least = measure(lambda: solve(pose_columns(limits, wants), chosen), runs)
     # The decision alone: before the objects of the other path count as its memory.
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pipelines, demands = in_objects(part, step)
-    whole = measure(lambda: allocate(pipelines, demands, Budget(cpus * 1000), current={}, policy=policy), runs)
+    whole, least_whole = measure(
+        lambda: allocate(pipelines, demands, Budget(cpus * 1000), current={}, policy=policy), runs
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "policy": policy,
@@ -118,6 +120,7 @@ def child(policy: str, n: int, cpus: int, step: int, scenarios: int, seed: int) 
         "scenarios": scenarios,
         "columns": decision,
         "allocate": whole,
+        "least": {"columns": least, "allocate": least_whole},
         "columns_gb": memory / 2**20,
         "gb": peak / 2**20,
     }
@@ -168,9 +171,13 @@ def against_solvers(seed: int, limit: float) -> Iterator[Row]:
 def line(row: Row) -> str:
     return (
         f"{row['policy']:>14} x{row['scenarios']} {row['pipelines']:>8,} x {row['cpus']:>9,} CPUs: "
-        f"columns {seconds(row['columns']):>8}, allocate {seconds(row['allocate']):>8}, "
+        f"columns {both(row, 'columns')}, allocate {both(row, 'allocate')}, "
         f"peak {row['columns_gb']:.2f} and {row['gb']:.2f} GB"
     )
+
+
+def both(row: Row, key: str) -> str:
+    return f"{seconds(row[key])} ({seconds(row['least'][key])})"
 
 
 def seconds(value: float) -> str:
@@ -181,15 +188,18 @@ def exponent(rows: list[Row], key: str) -> float:
     """By how much time grows against n log n between the two largest sizes: 1 is as n log n."""
     last, first = rows[-1], rows[-2]
     work = [row["pipelines"] * math.log(row["pipelines"]) for row in (first, last)]
-    return math.log(last[key] / first[key]) / math.log(work[1] / work[0])
+    return math.log(last["least"][key] / first["least"][key]) / math.log(work[1] / work[0])
 
 
-def report(rows: list[Row], rivals: list[Row], command: str) -> str:
+def report(rows: list[Row], rivals: list[Row], command: str, load: str) -> str:
     """Tables in Markdown."""
     text = [
         "# Benchmarks: dividing the budget",
         "",
-        f"`{command}` on {time.strftime('%Y-%m-%d')}, {machine()}; medians.",
+        f"`{command}` on {time.strftime('%Y-%m-%d')}, {machine()}.",
+        "Medians, and in brackets the fastest run: far apart where other work ran on the machine, whose load average",
+        f"was {load} at the end (this benchmark alone makes 1).",
+        "",
         f"The instances are drawn at random with a fixed seed; the offered load is {UTILISATION:.0%} of the budget.",
         "`columns`: the decision on arrays. `allocate`: the whole way from pipelines and demands to grants by name.",
         "xN: N scenarios of the arrivals. Memory: the process's peak, interpreter and instance included.",
@@ -200,11 +210,11 @@ def report(rows: list[Row], rivals: list[Row], command: str) -> str:
     for row in rows:
         several = f" x{row['scenarios']}" if row["scenarios"] > 1 else ""
         text.append(
-            f"| {row['policy']}{several} | {row['pipelines']:,} x {row['cpus']:,} | {seconds(row['columns'])} | "
-            f"{seconds(row['allocate'])} | {seconds(TARGETS[row['pipelines']])} | "
+            f"| {row['policy']}{several} | {row['pipelines']:,} x {row['cpus']:,} | {both(row, 'columns')} | "
+            f"{both(row, 'allocate')} | {seconds(TARGETS[row['pipelines']])} | "
             f"{row['columns_gb']:.2f} / {row['gb']:.2f} GB |"
         )
-    text += ["", "Growth between the two largest sizes, as an exponent of n log n (1: as n log n):", ""]
+    text += ["", "Growth of the fastest between the two largest sizes, as an exponent of n log n (1: as n log n):", ""]
     for name, some in by_policy(rows).items():
         if len(some) > 1:
             text.append(f"- {name}: columns {exponent(some, 'columns'):.2f}, allocate {exponent(some, 'allocate'):.2f}")
@@ -247,16 +257,16 @@ def by_policy(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """Times against the number of pipelines, log-log, with n log n through the largest."""
+    """Fastest times against the number of pipelines, log-log, with n log n through the largest."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")
     for axes, key in zip(figure.subplots(1, 2, sharey=True), ("columns", "allocate"), strict=True):
         for name, some in by_policy(rows).items():
-            axes.loglog([r["pipelines"] for r in some], [r[key] for r in some], "o-", label=name)
+            axes.loglog([r["pipelines"] for r in some], [r["least"][key] for r in some], "o-", label=name)
         n = np.geomspace(rows[0]["pipelines"], rows[-1]["pipelines"], 50)
-        top = max(rows, key=lambda row: row[key])
-        scale = top[key] / (top["pipelines"] * math.log(top["pipelines"]))
+        top = max(rows, key=lambda row: row["least"][key])
+        scale = top["least"][key] / (top["pipelines"] * math.log(top["pipelines"]))
         axes.loglog(n, n * np.log(n) * scale, "k:", label="n log n")
         axes.loglog(list(TARGETS), list(TARGETS.values()), "kx", label="wanted")
         axes.set(title=key, xlabel="pipelines")
@@ -294,9 +304,10 @@ def main() -> None:
     limit = min(options.limit, 10) if options.quick else options.limit
     rivals = list(against_solvers(options.seed, limit)) if "slo" in POLICIES else []
     if options.report:
-        command = f"python benchmarks/allocation.py{' --quick' if options.quick else ''} --report {options.report}"
+        command = f"python benchmarks/allocation.py{' --quick' if options.quick else ''} --limit {options.limit:g}"
+        command += f" --report {options.report}"
         options.report.parent.mkdir(exist_ok=True)
-        options.report.write_text(report(rows, rivals, command))
+        options.report.write_text(report(rows, rivals, command, f"{os.getloadavg()[1]:.1f}"))
         plot(rows, options.report.with_suffix(".svg"))
 
 

@@ -57,12 +57,12 @@ def best_sum(instance: Instance, loads: Sequence[float]) -> float:
 
 
 @st.composite
-def small(draw: st.DrawFn, *, nodes: bool) -> tuple[Instance, list[float]]:
+def small(draw: st.DrawFn, *, nodes: bool, groups_too: bool = False) -> tuple[Instance, list[float]]:
     count = draw(st.integers(1, 3))
     total = draw(st.integers(0, 6))
-    groups = (
-        () if nodes else (Group("g", draw(st.integers(0, 5)) * MILLI), Group("h", draw(st.integers(0, 4)) * MILLI, "g"))
-    )
+    groups: tuple[Group, ...] = ()
+    if groups_too or not nodes:
+        groups = (Group("g", draw(st.integers(0, 5)) * MILLI), Group("h", draw(st.integers(0, 4)) * MILLI, "g"))
     made = tuple(Node(f"n{i}", draw(st.integers(0, 4)) * MILLI) for i in range(2)) if nodes else ()
     pipelines = []
     for i in range(count):
@@ -93,6 +93,17 @@ def test_a_concave_sum_is_the_optimum(nodes: bool) -> None:
         assert found.objective == pytest.approx(best_sum(instance, loads), abs=1e-6)
 
     check()
+
+
+@given(small(nodes=True, groups_too=True))
+@settings(max_examples=120, deadline=None)
+def test_where_groups_cross_nodes_it_is_at_least_half_of_the_optimum(made: tuple[Instance, list[float]]) -> None:
+    # Greedy over what two matroids have in common (Jenkyns 1976); most times it is the optimum here too.
+    instance, loads = made
+    policy = SloPolicy(utility=Saturating())
+    found = allocate(instance.pipelines, instance.demands, instance.budget, current={}, policy=policy)
+    best = best_sum(instance, loads)
+    assert best / 2 - 1e-6 <= found.objective <= best + 1e-6
 
 
 @given(small(nodes=False))
