@@ -19,6 +19,7 @@ from headgate.controller.run.status import View
 from headgate.core.budgets import CPUBudget
 from headgate.core.hookspecs import CommandLine
 from headgate.core.hosting import ExaminedHome, ExaminedHost, Finding, Outcome, Rejected
+from headgate.core.model import Unknown
 from headgate.core.units import format_cpu, format_duration
 
 PASSING = frozenset({"NothingSelected", "Vetoed"})
@@ -151,13 +152,20 @@ def _load(views: Collection[View], now: float) -> Iterator[Finding]:
     if samples:
         name, oldest = min(samples.items(), key=lambda item: item[1].time)
         known += f", the oldest {format_duration(max(0.0, round(now - oldest.time, 1)))} ago ({name})"
-    missing = sorted(names - samples.keys())
+    unknown = {
+        name: f"{name} ({demand.reason})" if name in samples else name
+        for view in views
+        if view.verdict.decision is not None
+        for name, demand in view.verdict.decision.demands.items()
+        if isinstance(demand, Unknown)
+    }
+    missing = [text for _, text in sorted({**{n: n for n in names - samples.keys()}, **unknown}.items())]
     if not missing:
         yield Finding("load", Outcome.OK, known)
         return
     listed = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
     advice = "docs/sources.md: add a source, or correct its names and queries; they keep what they have until then"
-    yield Finding("load", Outcome.WARN, f"{known}; none of {listed}", advice)
+    yield Finding("load", Outcome.WARN, f"{known}; load not known of {listed}", advice)
 
 
 def _show(findings: Sequence[Finding], form: str) -> None:

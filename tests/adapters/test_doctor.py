@@ -157,7 +157,17 @@ def test_a_source_is_down_and_a_pipeline_has_no_samples(site: Site) -> None:
     code, found = site.doctor()
     assert code == 1
     assert found["source file"]["outcome"] == "fail"
-    assert found["load"]["found"] == "samples of 0 of 2 pipelines; none of models/a, models/b"
+    assert found["load"]["found"] == "samples of 0 of 2 pipelines; load not known of models/a, models/b"
+
+
+def test_samples_that_do_not_say_how_many_requests_arrive(scene: Site) -> None:
+    scene.allow()
+    scene.budget()
+    scene.load.write_text("pipeline,window,cpu_seconds\nmodels/a,10,1\nmodels/b,10,5\n")
+    code, found = scene.doctor()
+    assert code == 0
+    assert found["load"]["outcome"] == "warn"
+    assert "models/a (the samples do not say how many requests arrive)" in found["load"]["found"]
 
 
 def test_the_resource_is_not_installed(scene: Site) -> None:
