@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from tests.cluster import builders as make
 from tests.cluster.harness import Cluster
 from tests.cluster.process import PATIENCE, Load, budget, until
 
-from .files import VARIANTS, manifests, settings
+from .files import VARIANTS, manifests, rules, settings
 from .test_monitoring import used_by_alerts, used_by_the_dashboard
 
 TOKEN = "headgate-t0ken"
@@ -68,7 +69,7 @@ class Controller:
         self._log.close()
 
 
-def populate(cluster: Cluster) -> None:
+def populate(cluster: Cluster, total: str = "2", **spec: Any) -> None:
     """Two services on one node, and a budget for them."""
     cluster.space("headgate")
     cluster.client.create("nodes", make.node("n1"))
@@ -78,15 +79,17 @@ def populate(cluster: Cluster) -> None:
         service = make.inference_service(name, "models", make.guaranteed(cpu), annotations=note)
         cluster.client.create("inferenceservices", service)
     cluster.settle()
-    cluster.client.create("cpubudgets", budget())
+    cluster.client.create("cpubudgets", budget(total, **spec))
     cluster.kubelets.start()
 
 
-def allow(cluster: Cluster, variant: str, without: str = "") -> None:
-    """What the manifests allow, the rules for a resource aside."""
+def allow(cluster: Cluster, variant: str, without: str = "", more: str = "") -> None:
+    """What the manifests allow, the rules for a resource aside, and everywhere what another file of rules does."""
     for found in manifests(variant):
         if found["kind"] in PLURALS:
             kept = [rule for rule in found.get("rules", ()) if without not in rule["resources"]]
+            if more and found["kind"] == "ClusterRole":
+                kept += rules(more)
             body = {**found, "rules": kept} if "rules" in found else found
             cluster.client.create(PLURALS[found["kind"]], body)
     cluster.plane.settle()
@@ -124,6 +127,36 @@ def test_a_permission_that_is_missing_shows(double: Cluster, resource: str, load
         until("it is refused", lambda: 'code="403"' in running.metrics())
     finally:
         running.close()
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("path", ["template", "replicas"])
+def test_the_slower_paths_need_their_own_rules(
+    double: Cluster, path: str, allowed: bool, load: Load, tmp_path: Path
+) -> None:
+    """1500m for each, twice that to spare: room for a rollout, and for one replica more of "b"."""
+    how = {"template": {"write": True, "after": "1s"}, "replicas": {"manage": True, "most": "1"}}
+    populate(double, "6", pipelines=[{"selector": {}, "ceiling": "1500m"}], **{path: how[path]})
+    allow(double, "cluster", more=path if allowed else "")
+    running = Controller(double, "cluster", load, tmp_path)
+    try:
+        if not allowed:
+            until("it is refused", lambda: 'code="403"' in running.metrics())
+        elif path == "replicas":
+            until(
+                "another replica",
+                lambda: double.client.get("deployments", "b-predictor", "models")["spec"]["replicas"] == 2,
+            )
+        else:  # the test's own services have set the field: the server says so to who may write it
+            until("it is somebody else's", lambda: "FieldOwned" in _refused(double))
+        assert ('code="403"' in running.metrics()) is not allowed, running.log()
+    finally:
+        running.close()
+
+
+def _refused(cluster: Cluster) -> set[str]:
+    status = cluster.client.get("cpubudgets", "shared", "models").get("status") or {}
+    return {each["reason"] for each in status.get("refused", ())}
 
 
 def _asked(cluster: Cluster, name: str) -> str:
