@@ -106,6 +106,10 @@ def test_the_account_may_do_all_that_it_does(cluster: Cluster, variant: str, loa
         until("the state is kept", lambda: len(_state(cluster)) >= 2)
         until("all is in force", lambda: _applied(cluster) == "InForce")
         metrics = running.metrics()
+        command = [sys.executable, "-m", "headgate", "doctor", "headgate.yaml"]
+        doctor = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+        assert "may patch pods/resize" in doctor
+        assert "not allowed" not in doctor
         assert running.end() == 0, running.log()
     finally:
         running.close()
