@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from headgate.core.budgets import CPUBudget
 from headgate.core.model import Demands, Node, Pipeline, Sample
+from headgate.core.nodes.model import Cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,4 +242,66 @@ class ExaminedHome(Protocol):
 
         Raises as Home does.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """What the node scaler is told of a pod whose CPUs a budget sets."""
+
+    pipeline: str
+    floor: int
+    """Millicores that it keeps in any case."""
+
+
+class NodeHost(Protocol):
+    """A cluster's nodes: what is on them, and the steps by which one is emptied.
+
+    Every step may be repeated, and one that is done already, or whose node or pod is gone, is success. Raises OSError
+    for what may pass by itself (a PodDisruptionBudget's no, too), PermissionError for what somebody has to allow.
+    """
+
+    def observe_nodes(self, sized: Mapping[str, Sized]) -> Cluster:
+        """Nodes, pods, budgets of disruption and usage as they are now; `sized` by pod, "namespace/name".
+
+        `groups`, `demand` and `outcomes` are the caller's to fill in. `instance` of a node is the last part of its
+        provider's id; what cannot be measured is None.
+        """
+        ...
+
+    def mark(self, node: str) -> None:
+        """Put headgate's soft taint on it: new pods rather go elsewhere."""
+        ...
+
+    def unmark(self, node: str) -> None:
+        """Take it off."""
+        ...
+
+    def cordon(self, node: str) -> None:
+        """Make it unschedulable and note that headgate did; a node that somebody else cordoned stays theirs."""
+        ...
+
+    def uncordon(self, node: str) -> None:
+        """Undo `cordon`, and nobody else's."""
+        ...
+
+    def evict(self, pod: str, grace: float) -> None:
+        """Ask for the eviction of the pod that was observed under this name, and of no other that has it by now."""
+        ...
+
+    def serving(self, node: str) -> Sequence[str]:
+        """Pods on it, at this moment, that do not end with it."""
+        ...
+
+    def tell(self, node: str, kind: str, reason: str, message: str) -> None:
+        """An event about a node, as Home.event."""
+        ...
+
+
+@runtime_checkable
+class Housed(Protocol):
+    """A home that stands in a cluster with nodes."""
+
+    def nodes(self) -> NodeHost:
+        """The cluster's."""
         ...

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from headgate.adapters.infrastructure.scale import translated
 from headgate.adapters.infrastructure.settings import GroupLimits, TemplateSettings, check_groups
 from headgate.adapters.kubernetes.api import Api, ApiError, Object, path
-from headgate.core.config import Model
+from headgate.core.config import FilePath, Model
 from headgate.core.providers import Conflict, Instance, InstanceState, NodeTemplate, ProviderGroup, Refused
 from headgate.core.units import format_cpu
 
@@ -47,7 +47,7 @@ class CapacitySettings(Model):
     """Groups that somebody else's autoscaler sizes."""
 
     groups: list[CapacityGroup]
-    kubeconfig: str | None = None
+    kubeconfig: FilePath | None = None
     context: str | None = None
 
     @model_validator(mode="after")

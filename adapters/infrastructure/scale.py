@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from headgate.adapters.infrastructure.settings import GroupLimits, check_groups
 from headgate.adapters.kubernetes.api import Api, ApiError, Object, path
-from headgate.core.config import Model
+from headgate.core.config import FilePath, Model
 from headgate.core.providers import (
     Conflict,
     Instance,
@@ -60,7 +60,7 @@ class ScaleSettings(Model):
     """Groups by their scaled objects."""
 
     groups: list[ScaleGroup]
-    kubeconfig: str | None = None
+    kubeconfig: FilePath | None = None
     context: str | None = None
 
     @model_validator(mode="after")

@@ -16,10 +16,11 @@ from headgate.adapters.kubernetes.cluster import answered, translated
 from headgate.adapters.kubernetes.doctor import home_findings
 from headgate.adapters.kubernetes.events import Events
 from headgate.adapters.kubernetes.lease import Lease
+from headgate.adapters.kubernetes.nodes_host import KubernetesNodes
 from headgate.adapters.kubernetes.settings import KubernetesHomeSettings
 from headgate.adapters.kubernetes.state import State
 from headgate.core.budgets import CPUBudget
-from headgate.core.hosting import Finding, Rejected
+from headgate.core.hosting import Finding, NodeHost, Rejected
 
 log = logging.getLogger("headgate.home")
 
@@ -115,6 +116,10 @@ class KubernetesHome:
     def close(self) -> None:
         """See Home."""
         self._lease.close()
+
+    def nodes(self) -> NodeHost:
+        """See Housed."""
+        return KubernetesNodes(self._api, self._events)
 
     def requests(self) -> Mapping[tuple[str, str], int]:
         """See Counted."""

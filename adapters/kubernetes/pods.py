@@ -254,6 +254,32 @@ def reserved(pod: Object) -> tuple[str, int] | None:
     return node, max(needed, cpu(amounts(spec.get("resources"), "requests")) or 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """CPU of a whole pod in millicores, overhead and init containers included."""
+
+    asked: int
+    kept: int | None
+    """Set aside or in force; None: no kubelet has said so yet."""
+    stage: Stage
+    """Of a resize of the present spec."""
+
+
+def footprint(pod: Object) -> Footprint:
+    """What a pod asks for and has, whatever its containers."""
+    spec, status = pod["spec"], pod.get("status") or {}
+    containers, fixed = _containers(spec, status), _fixed(spec)
+    asked = sum(c.spec.request or 0 for c in containers) + fixed
+    known = any(c.allocated is not None or c.actual is not None for c in containers)
+    found = _resize(status)
+    current = found is not None and found.generation in (0, pod["metadata"].get("generation") or 0)
+    return Footprint(
+        asked=max(asked, cpu(amounts(spec.get("resources"), "requests")) or 0),
+        kept=sum(c.kept for c in containers) + fixed if known else None,
+        stage=found.stage if found is not None and current else Stage.NONE,
+    )
+
+
 def _containers(spec: Object, status: Object) -> list[Container]:
     states = {
         state["name"]: state

@@ -90,9 +90,10 @@ def _single(running: Running, output: str, *, dry_run: bool) -> int:
     if loop.record.problem is not None:
         click.echo(f"headgate: {loop.record.problem}", err=True)
         return 1
-    show(loop.views, loop.rejected, output, dry_run=dry_run)
+    show(loop.views, loop.rejected, output, dry_run=dry_run, nodes=running.nodes)
     troubled = any(view.verdict.trouble or view.failed or view.pending for view in loop.views.values())
-    return int(bool(loop.rejected) or troubled)
+    unplanned = running.nodes is not None and running.nodes.record.problem is not None
+    return int(bool(loop.rejected) or troubled or unplanned)
 
 
 def _wait_for_lead(running: Running) -> None:

@@ -75,6 +75,11 @@ class Judge:
         """What the host will not do for now, by pipeline."""
         return self._refused
 
+    @property
+    def config(self) -> Config | None:
+        """What the last decision followed."""
+        return self._config
+
     def standing(self) -> Standing | None:
         """To be written down."""
         allocation, made_for = self._state.allocation, self._state.made_for

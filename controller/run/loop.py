@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from headgate.controller.run.clock import Clock
 from headgate.controller.run.judge import Judge, Trouble, Verdict
+from headgate.controller.run.nodes_view import Divided
 from headgate.controller.run.parts import Known, Parts, Record
 from headgate.controller.run.reporter import Reporter
 from headgate.controller.run.settings import RunSettings
@@ -98,7 +99,7 @@ class Loop:
         held = home.paused()
         budgets = self._read_budgets()
         known = self._term(leads, now)
-        inventories = self._parts.host.observe(budgets)
+        inventories = self._look(budgets)
         samples = self._observe(inventories, now)
         if known is None:
             self.views = {b.key: self._view(b, held, inventories.get(b.key), samples) for b in budgets}
@@ -115,6 +116,30 @@ class Loop:
             self.views = {key: replace(v, failed=failed) if v.applying else v for key, v in self.views.items()}
         self._reporter.show(self.views, self.rejected, now)
         self._keep(memory.after(now), {}, now)
+        if self._parts.nodes is not None:
+            # Last, and by itself: what goes wrong there keeps no CPU from moving.
+            self._parts.nodes.turn(self._divided(known), held, self.allowed, self._write_down)
+
+    def _look(self, budgets: list[CPUBudget]) -> Mapping[str, Inventory]:
+        found = self._parts.host.observe(budgets)
+        return self._parts.nodes.limited(found) if self._parts.nodes is not None else found
+
+    def _divided(self, known: Known) -> list[Divided]:
+        """The budgets whose pods headgate sizes, or would."""
+        nodes = self._parts.nodes
+        return [
+            Divided(view, view.inventory, judge.config)
+            for key, view in self.views.items()
+            if view.inventory is not None
+            and (judge := known.judges.get(key)) is not None
+            and (view.applying or (nodes is not None and not nodes.applies))
+        ]
+
+    def _write_down(self, state: Mapping[str, object]) -> bool:
+        if not self._parts.home.leads():
+            return False
+        self._parts.home.save(state)
+        return True
 
     def _read_budgets(self) -> list[CPUBudget]:
         """Those that are valid and of this process's host."""
@@ -128,6 +153,8 @@ class Loop:
         if leads and self._known is None:
             kept = self._parts.home.load()
             self._parts.memory.recall(kept, now)
+            if self._parts.nodes is not None:
+                self._parts.nodes.recall(kept)
             log.info("this process leads")
             self._known = Known()
             self._reporter.forget()
@@ -191,7 +218,8 @@ class Loop:
         try:
             now = self._clock()
             held, budgets = self._parts.home.paused(), self._read_budgets()
-            self._parts.memory.recall(self._parts.home.load(), now)
+            kept = self._parts.home.load()
+            self._parts.memory.recall(kept, now)
             inventories = self._parts.host.observe(budgets)
             samples = self._observe(inventories, now)
             known = Known()
@@ -200,6 +228,9 @@ class Loop:
             made = self._parts.host.apply(orders, lambda: False, dry_run=True) if orders else {}
             # Nothing is under way: it would only begin.
             self.views = {key: replace(view, applied=_at_rest(made.get(key))) for key, view in views.items()}
+            if self._parts.nodes is not None:
+                self._parts.nodes.recall(kept)
+                self._parts.nodes.preview(self._divided(known))
         except Exception as error:  # noqa: BLE001
             self._fail(error)
 

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from headgate.controller.run.nodes_metrics import node_metrics
 from headgate.controller.run.opening import Running
 from headgate.core.extensions import families
 from headgate.core.hosting import Counted
@@ -32,6 +33,8 @@ class Metrics(Collector):
         """See prometheus_client.registry.Collector."""
         yield from self._pipelines()
         yield from self._budgets()
+        if self._running.nodes is not None:
+            yield from node_metrics(self._running.nodes)
         yield from self._loop()
         yield from self._requests()
         yield from self._plugins()

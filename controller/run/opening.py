@@ -10,11 +10,12 @@ from typing import Literal, cast
 from zlib import crc32
 
 from headgate.controller.installed import plugins
-from headgate.controller.kinds import find_kind
+from headgate.controller.kinds import find_kind, own_settings
 from headgate.controller.run.budgets import FileBudgets
 from headgate.controller.run.clock import Clock
 from headgate.controller.run.loop import Loop
 from headgate.controller.run.memory import Memory
+from headgate.controller.run.nodes import Nodes
 from headgate.controller.run.parts import Parts
 from headgate.controller.run.reporter import Reporter
 from headgate.controller.run.settings import RunSettings
@@ -23,8 +24,8 @@ from headgate.core.config import Document, Path, SettingsError, validate
 from headgate.core.decision import Config
 from headgate.core.demand import default_estimator
 from headgate.core.extensions import Extensions
-from headgate.core.hookspecs import CommandLine, HomeKind, HostKind
-from headgate.core.hosting import Home, HostAdapter, Rejected
+from headgate.core.hookspecs import CommandLine, HomeKind, HostKind, ProviderKind
+from headgate.core.hosting import Home, HostAdapter, Housed, Rejected
 from headgate.core.model import Budget
 
 FIRST = 20.0
@@ -42,6 +43,7 @@ class Running:
     extensions: Extensions
     reporter: Reporter
     budgets: Callable[[], Sequence[CPUBudget | Rejected]]
+    nodes: Nodes | None = None
 
     def wait_for_sources(self) -> None:
         """Until every source has answered or failed once, for a single look; they are read in threads of their own."""
@@ -82,9 +84,31 @@ def open_run(command_line: CommandLine, path: str, *, applies: bool, clock: Cloc
     elif isinstance(settings.home.kind, str) and settings.home.kind == "file":
         raise SettingsError(f"{document.place(())}: budgets: required where the home is a file")
     reporter = Reporter(home)
-    parts = Parts(home, host, extensions, estimator, Memory(settings.state, learned_by), budgets)
+    memory = Memory(settings.state, learned_by)
+    nodes = _open_nodes(document, settings, home, clock)
+    parts = Parts(home, host, extensions, estimator, memory, budgets, nodes)
     loop = Loop(settings, parts, reporter, applies=applies, clock=clock)
-    return Running(settings, loop, home, host, extensions, reporter, budgets)
+    return Running(settings, loop, home, host, extensions, reporter, budgets, nodes)
+
+
+def _open_nodes(document: Document, settings: RunSettings, home: Home, clock: Clock) -> Nodes | None:
+    """The node scaler, where the settings ask for one."""
+    if settings.nodes is None:
+        return None
+    if not isinstance(home, Housed):
+        raise SettingsError(f"{document.place(('nodes',))}: nodes: need a home that is a cluster, such as kubernetes")
+    at: Path = ("nodes", "provider")
+    kind = settings.nodes.provider.kind
+    plugin, chosen = find_kind(plugins(), document, "headgate_node_providers", kind, ProviderKind, (*at, "kind"))
+    own = own_settings(document, at, chosen.settings, {"kind"})
+    try:
+        return Nodes(settings.nodes, chosen.open(own), home.nodes(), clock)
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise SettingsError(
+            f"{document.place(at)}: provider {kind} of plug-in {plugin} cannot be opened: {error}"
+        ) from error
 
 
 def _open(document: Document, settings: RunSettings, part: Literal["host", "home"]) -> object:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from headgate.controller.run.judge import Judge
 from headgate.controller.run.memory import Memory
+from headgate.controller.run.nodes import Nodes
 from headgate.core.budgets import CPUBudget
 from headgate.core.demand import Estimator
 from headgate.core.extensions import Extensions
@@ -42,6 +43,7 @@ class Parts:
     estimator: Estimator
     memory: Memory
     budgets: Callable[[], Sequence[CPUBudget | Rejected]]
+    nodes: Nodes | None = None
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from headgate.controller.run.clock import Clock
 from headgate.controller.run.metrics import Metrics
+from headgate.controller.run.nodes_status import nodes_status
 from headgate.controller.run.opening import Running
 from headgate.controller.run.status import rejected_status, status_of
 from headgate.core.address import Address
@@ -91,7 +92,9 @@ class Server:
         record = loop.record
         budgets = {key: rejected_status(each.generation, each.message) for key, each in loop.rejected.items()}
         budgets |= {key: status_of(view) for key, view in loop.views.items()}
+        nodes = self._running.nodes
         return {
+            **({"nodes": nodes_status(nodes)} if nodes is not None else {}),
             "time": self._clock(),
             "leads": record.leads,
             "turns": record.turns,

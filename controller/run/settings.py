@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from headgate.controller.nodes.settings import NodesFile
 from headgate.core.address import Listen
 from headgate.core.budgets import BudgetSpec, CPUBudget
 from headgate.core.config import FieldError, Model, Seconds
@@ -59,6 +60,24 @@ class LogSettings(Model):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class ProviderSettings(Model):
+    """Who has the machines; what else it may say depends on its kind."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+
+
+class NodesSettings(NodesFile):
+    """Adds and removes nodes."""
+
+    provider: ProviderSettings
+    mode: Literal["recommend", "apply"] = Field(
+        default="recommend", description="Whether plans are carried out; otherwise they are only reported"
+    )
+    interval: Annotated[Seconds, Field(gt=0)] = Field(default=10.0, description="Time between two plans")
+
+
 class RunSettings(ExtensionSettings):
     """What `headgate run` controls, and how."""
 
@@ -72,6 +91,7 @@ class RunSettings(ExtensionSettings):
     budgets: tuple[BudgetSettings, ...] | None = Field(
         default=None, description="By default those of the home. Read anew whenever the file changes; the rest is not"
     )
+    nodes: NodesSettings | None = Field(default=None, description="Needs a home that is a cluster; by default none")
     listen: Listen | None = Field(default=None, description="For /healthz, /readyz, /status and /metrics")
     grace: Seconds = Field(default=20.0, description="Time for a change that is half-way to finish when it ends")
     watchdog: Annotated[Seconds, Field(gt=0)] = Field(

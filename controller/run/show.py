@@ -13,6 +13,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from headgate.controller.run.nodes import Nodes
+from headgate.controller.run.nodes_status import nodes_status, nodes_text
 from headgate.controller.run.status import View, rejected_status, status_of
 from headgate.core.hosting import Change, Rejected
 from headgate.core.units import format_cpu
@@ -24,16 +26,22 @@ _TYPES = {
 }
 
 
-def show(views: Mapping[str, View], rejected: Mapping[str, Rejected], form: str, *, dry_run: bool) -> None:
-    """All budgets on standard output."""
+def show(
+    views: Mapping[str, View], rejected: Mapping[str, Rejected], form: str, *, dry_run: bool, nodes: Nodes | None = None
+) -> None:
+    """All budgets, and the nodes, on standard output."""
     if form == "table":
         for each in rejected.values():
             click.echo(f"budget {each.key}: not accepted: {each.message}\n")
         for view in views.values():
             _table(view, dry_run=dry_run)
+        if nodes is not None:
+            click.echo("\n".join(nodes_text(nodes)))
         return
     data: dict[str, Any] = {key: rejected_status(r.generation, r.message) for key, r in rejected.items()}
     data |= {key: {**status_of(view), "changes": list(_changes(view))} for key, view in views.items()}
+    if nodes is not None:
+        data["nodes"] = nodes_status(nodes)  # no budget's key: those have a slash
     if form == "json":
         click.echo(json.dumps(data, indent=2, ensure_ascii=False))
     else:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from headgate.core.allocation import allocate
 from headgate.core.model import Budget, Demands, Infeasible, Pipeline
+from headgate.core.policies import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,19 @@ class AllocatorShadow:
     needs: Mapping[str, int]
     """Millicores that meet each pipeline's SLO, before the budget cuts them; a missing pipeline needs its grant.
     What is granted beyond the need, because idle CPUs help nobody, must not keep a node."""
-    policy: str = "proportional"
+    policy: str | Policy = "proportional"
+    fixed: bool = False
+    """The total is a figure of its own, and shrinks only where the nodes that remain have less."""
     tolerance: int = 0
     """Millicores of unmet demand that a removal may add."""
 
     def __call__(self, removed: frozenset[str]) -> ShadowPlan:
         """The allocation without these nodes, refused when demand that is met today would not be."""
         lost = sum(node.free for node in self.budget.nodes if node.name in removed)
+        left = sum(node.free for node in self.budget.nodes) - lost
         smaller = replace(
             self.budget,
-            total=self.budget.total - lost,
+            total=min(self.budget.total, left) if self.fixed else self.budget.total - lost,
             nodes=tuple(node for node in self.budget.nodes if node.name not in removed),
         )
         moved = [
