@@ -14,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.cluster.harness import Cluster
     from tests.cluster.real import ControlPlane
+    from tests.contract.strict_aws import StrictAws
 
 
 @pytest.fixture
@@ -61,3 +62,30 @@ def real(control_plane: ControlPlane) -> Iterator[Cluster]:
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     """Each of the two in turn."""
     return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[StrictAws]:
+    """AWS Auto Scaling for the whole session, and credentials for it in the environment."""
+    server = pytest.importorskip("moto.server", reason="moto[server] is not installed: AWS is not tested")
+    from tests.contract.strict_aws import SECRET, StrictAws
+
+    patch = pytest.MonkeyPatch()
+    patch.setenv("AWS_ACCESS_KEY_ID", "test")
+    patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    proxy = StrictAws(f"http://{host}:{port}")
+    yield proxy
+    proxy.close()
+    running.stop()
+    patch.undo()
+
+
+@pytest.fixture
+def closest(request: pytest.FixtureRequest) -> Cluster:
+    """The real one where there is one, else the double: for what takes long and differs little between them."""
+    from tests.cluster.real import assets
+
+    return request.getfixturevalue("double" if assets() is None else "real")  # type: ignore[no-any-return]

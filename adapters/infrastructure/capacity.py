@@ -6,6 +6,7 @@ pods whose priority is so low that any pod takes their place. Each unit is as la
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,7 @@ from pydantic import Field, model_validator
 
 from headgate.adapters.infrastructure.scale import translated
 from headgate.adapters.infrastructure.settings import GroupLimits, TemplateSettings, check_groups
-from headgate.adapters.kubernetes.api import Api, ApiError, Object, path
+from headgate.adapters.kubernetes.api import Api, Object, path
 from headgate.core.config import FilePath, Model
 from headgate.core.providers import Conflict, Instance, InstanceState, NodeTemplate, ProviderGroup, Refused
 from headgate.core.units import format_cpu
@@ -112,8 +113,7 @@ class CapacityProvider:
         if (wanted := _wanted(request)) is not None and going:
             self._write(own, request, wanted - len(going), max(0, wanted - len(live)))
         for name in going:
-            mark = {"metadata": {"annotations": {RELEASED: "true"}}}
-            self._try(lambda name=name, mark=mark: self._api.patch(path("v1", "nodes", name), mark))  # type: ignore[misc]
+            self._release(name)
 
     def cancel_pending(self, group: str, count: int, *, seen: int) -> int:
         """As NodeProvider."""
@@ -135,6 +135,10 @@ class CapacityProvider:
         key, _, value = own.node_label.partition("=")
         known = own.template.value()
         return NodeTemplate(known.cpu, known.memory, known.pods, {**known.labels, key: value}, known.taints)
+
+    def _release(self, node: str) -> None:
+        mark = {"metadata": {"annotations": {RELEASED: "true"}}}
+        self._try(lambda: self._api.patch(path("v1", "nodes", node), mark), Object())
 
     def _compare(self, own: CapacityGroup, size: int, seen: int) -> None:
         if size != seen:
@@ -185,19 +189,14 @@ class CapacityProvider:
 
     def _prepare(self, own: CapacityGroup) -> None:
         """What a first request refers to; it may be there from an attempt before."""
-        needed: list[tuple[str, Object]] = []
         if self._is_buffer(own):
-            shape = {"metadata": {"name": _name(own)}, "template": _pod(own)}
-            needed.append((path("v1", "podtemplates", namespace=own.namespace), shape))
+            where = path("v1", "podtemplates", namespace=own.namespace)
+            what: Object = {"metadata": {"name": _name(own)}, "template": _pod(own)}
         else:
-            low = {"metadata": {"name": CLASS}, "value": PRIORITY, "preemptionPolicy": "Never"}
-            needed.append((path("scheduling.k8s.io/v1", "priorityclasses"), low))
-        for where, what in needed:
-            try:
-                self._api.create(where, what)
-            except ApiError as error:
-                if error.status != 409:
-                    translated(lambda error=error: _raise(error))  # type: ignore[misc]
+            where = path("scheduling.k8s.io/v1", "priorityclasses")
+            what = {"metadata": {"name": CLASS}, "value": PRIORITY, "preemptionPolicy": "Never"}
+        with contextlib.suppress(Conflict):
+            self._try(lambda: self._api.create(where, what))
 
     def _new(self, own: CapacityGroup, units: int) -> Object:
         meta = {"name": _name(own), "namespace": own.namespace}
@@ -210,10 +209,6 @@ class CapacityProvider:
         template["spec"]["priorityClassName"] = CLASS
         spec = {"replicas": units, "selector": {"matchLabels": labels}, "template": template}
         return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}
-
-
-def _raise(error: ApiError) -> None:
-    raise error
 
 
 def _name(own: CapacityGroup) -> str:

@@ -6,7 +6,7 @@ it and so do the fault tests, which is why it writes down each breach of what mu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from headgate.core.nodes.actions import (
@@ -285,14 +285,14 @@ class VirtualCluster:
         node = self.nodes.get(action.node)
         if node is None:
             return
-        changes: Mapping[type, Mapping[str, bool]] = {
-            Mark: {"marked": True},
-            Unmark: {"marked": False},
-            Cordon: {"unschedulable": True, "cordoned_by_us": True},
-            Uncordon: {"unschedulable": False, "cordoned_by_us": False},
-        }
         self._call(type(action).__name__.lower(), action.group)
-        self.nodes[action.node] = replace(node, **changes[type(action)])  # type: ignore[arg-type]  # two booleans
+        changed = {
+            Mark: replace(node, marked=True),
+            Unmark: replace(node, marked=False),
+            Cordon: replace(node, unschedulable=True, cordoned_by_us=True),
+            Uncordon: replace(node, unschedulable=False, cordoned_by_us=False),
+        }
+        self.nodes[action.node] = changed[type(action)]
 
     def _listed(self) -> list[NodeInfo]:
         on: dict[str, list[PodInfo]] = {}

@@ -75,11 +75,15 @@ class NodesRecord:
 class Nodes:
     """Plans at its own interval, within the loop's turns and under the loop's lease. Used by the loop's thread."""
 
-    def __init__(self, settings: NodesSettings, provider: NodeProvider, host: NodeHost, clock: Clock) -> None:
+    def __init__(
+        self, settings: NodesSettings, provider: NodeProvider, host: NodeHost, clock: Clock, *, applies: bool
+    ) -> None:
+        """`applies`: whether plans may be carried out at all."""
         self.settings = settings
         self.provider = provider
         self.host = host
         self._clock = clock
+        self._applies = applies
         self._state = State()
         self._planned: float | None = None
         """When the state was last moved on."""
@@ -92,7 +96,12 @@ class Nodes:
     @property
     def applies(self) -> bool:
         """Whether plans are carried out."""
-        return self.settings.mode == "apply"
+        return self._applies and self.settings.mode == "apply"
+
+    @property
+    def mode(self) -> str:
+        """What it does with its plans."""
+        return "apply" if self.applies else "recommend"
 
     def recall(self, kept: Mapping[str, Any]) -> None:
         """Take up what an earlier process wrote down, at the start of a term."""
@@ -102,7 +111,7 @@ class Nodes:
             return
         try:
             self._state, self._planned = State.from_json(value["state"]), float(value["time"])
-            if value["mode"] != self.settings.mode:
+            if value["mode"] != self.mode:
                 # What was only recommended has not begun; what had begun shows on the nodes.
                 self._state = replace(self._state, removals={})
         except (ValueError, KeyError, TypeError) as error:
@@ -137,7 +146,7 @@ class Nodes:
         try:
             cluster, problems = self._observe(divided)
             state, plan = self._plan(cluster, divided, now)
-            if not save({KEY: {"time": now, "mode": self.settings.mode, "state": state.to_json()}}):
+            if not save({KEY: {"time": now, "mode": self.mode, "state": state.to_json()}}):
                 raise ConnectionError("the node scaler's state could not be saved: nothing is done")
         except Exception as error:  # noqa: BLE001 - fail static, whatever a host or a provider does wrong
             self._fail(error)
@@ -203,8 +212,7 @@ class Nodes:
         if self._planned is not None and now - self._planned > settings.stale:
             # Nobody looked meanwhile: what held then need not have held ever since.
             log.info("the last plan is %.0f s old: thresholds have to be sustained anew", now - self._planned)
-            fresh = {"above_since": None, "below_since": None, "shortage_since": None}
-            state = replace(state, groups={name: replace(g, **fresh) for name, g in state.groups.items()})  # type: ignore[arg-type]  # timers
+            state = replace(state, groups={name: group.unwatched() for name, group in state.groups.items()})
         return plan_nodes(settings, cluster, state, now, shadow_of(divided, cluster))
 
     # Doing -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from headgate.core.units import format_cpu
 def nodes_status(nodes: Nodes) -> dict[str, Any]:
     """Plain JSON values."""
     record, view = nodes.record, nodes.view
-    found: dict[str, Any] = {"mode": nodes.settings.mode, "turns": record.turns, "problem": record.problem}
+    found: dict[str, Any] = {"mode": nodes.mode, "turns": record.turns, "problem": record.problem}
     if view is None:
         return found
     plan = view.plan

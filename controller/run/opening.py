@@ -85,13 +85,13 @@ def open_run(command_line: CommandLine, path: str, *, applies: bool, clock: Cloc
         raise SettingsError(f"{document.place(())}: budgets: required where the home is a file")
     reporter = Reporter(home)
     memory = Memory(settings.state, learned_by)
-    nodes = _open_nodes(document, settings, home, clock)
+    nodes = _open_nodes(document, settings, home, clock, applies=applies)
     parts = Parts(home, host, extensions, estimator, memory, budgets, nodes)
     loop = Loop(settings, parts, reporter, applies=applies, clock=clock)
     return Running(settings, loop, home, host, extensions, reporter, budgets, nodes)
 
 
-def _open_nodes(document: Document, settings: RunSettings, home: Home, clock: Clock) -> Nodes | None:
+def _open_nodes(document: Document, settings: RunSettings, home: Home, clock: Clock, *, applies: bool) -> Nodes | None:
     """The node scaler, where the settings ask for one."""
     if settings.nodes is None:
         return None
@@ -102,7 +102,7 @@ def _open_nodes(document: Document, settings: RunSettings, home: Home, clock: Cl
     plugin, chosen = find_kind(plugins(), document, "headgate_node_providers", kind, ProviderKind, (*at, "kind"))
     own = own_settings(document, at, chosen.settings, {"kind"})
     try:
-        return Nodes(settings.nodes, chosen.open(own), home.nodes(), clock)
+        return Nodes(settings.nodes, chosen.open(own), home.nodes(), clock, applies=applies)
     except SettingsError:
         raise
     except Exception as error:

@@ -7,7 +7,7 @@ and is safe to repeat, so a crash at any point is followed by the same actions a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -75,6 +75,10 @@ class GroupState:
     """Machines whose node was Ready at least once."""
     nameless_since: float | None = None
     """Since when the provider owes machines that have no name yet."""
+
+    def unwatched(self) -> GroupState:
+        """After a time in which nobody looked: what held before it need not have held ever since."""
+        return replace(self, above_since=None, below_since=None, shortage_since=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from strict_aws import StrictAws
 from tests.cluster.crds import plain
 from tests.cluster.double import ApiServer
 from tests.cluster.double.faults import matching
+from tests.contract.strict_aws import SECRET, StrictAws
 
 from headgate.adapters.infrastructure.aws import AwsGroup, AwsProvider, AwsSettings, connect
 from headgate.adapters.infrastructure.capacity import (
@@ -33,7 +28,6 @@ from headgate.core.nodes.model import NodeInfo
 from headgate.core.providers import NodeProvider, NodeTemplate, ProviderGroup, Unavailable
 
 MINIMUM, MAXIMUM = 1, 6
-SECRET = "s3cr3t-t0ken"
 
 
 class Harness(Protocol):
@@ -256,22 +250,6 @@ def _client(address: str) -> Any:
     # Making a client costs a second of CPU; it holds no state of a test.
     group = AwsGroup(name="pool", maximum=1, autoscaling_group="asg")
     return connect(AwsSettings(region="eu-west-1", groups=[group], endpoint=address))
-
-
-@pytest.fixture(scope="session")
-def aws() -> Iterator[StrictAws]:
-    server = pytest.importorskip("moto.server", reason="moto[server] is not installed: AWS is not tested")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AWS_ACCESS_KEY_ID", "test")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    proxy = StrictAws(f"http://{host}:{port}")
-    yield proxy
-    proxy.close()
-    running.stop()
-    patch.undo()
 
 
 KINDS = ("dry", "virtual", "machine-deployment", "static-node-pool", "aws", "capacity-buffer", "placeholder")

@@ -19,6 +19,9 @@ from urllib.parse import parse_qs
 
 import boto3
 
+SECRET = "s3cr3t-t0ken"
+"""Of the credentials that it is asked with."""
+
 
 class StrictAws:
     def __init__(self, moto: str) -> None:
@@ -33,6 +36,8 @@ class StrictAws:
         self.running: set[str] = set()
         self.terminating: dict[str, str] = {}
         self.fault: Callable[[str], int | None] = lambda _: None
+        self.ending: Callable[[str], None] = lambda _: None
+        """Told of an instance before it is terminated."""
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -66,7 +71,7 @@ class StrictAws:
 
     def reset(self) -> None:
         """Remove what a test has left."""
-        self.fault = lambda _: None
+        self.fault, self.ending = (lambda _: None), (lambda _: None)
         self.client.delete_auto_scaling_group(AutoScalingGroupName="asg", ForceDelete=True)
 
     def group(self, name: str, size: int, minimum: int, maximum: int) -> None:
@@ -85,10 +90,10 @@ class StrictAws:
         self.client.create_or_update_tags(Tags=[{**tag, "PropagateAtLaunch": False}])
 
     def settle(self) -> None:
-        self.running = {i["InstanceId"] for i in self._group()["Instances"]}
+        self.running = {i["InstanceId"] for i in self.found()["Instances"]}
         self.terminating.clear()
 
-    def _group(self) -> Any:
+    def found(self) -> Any:
         return self.client.describe_auto_scaling_groups(AutoScalingGroupNames=["asg"])["AutoScalingGroups"][0]
 
     def serve(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
@@ -102,6 +107,8 @@ class StrictAws:
             return 400, _error("ValidationError", refusal)
         instance = asked.get("InstanceId", "")
         record = "" if action != "TerminateInstanceInAutoScalingGroup" else instance
+        if record:
+            self.ending(record)
         status, data = self._forward(body, headers)
         if record and status < 400:
             self.terminating[record] = "asg"
@@ -111,13 +118,13 @@ class StrictAws:
 
     def _refusal(self, action: str, asked: dict[str, str]) -> str:
         if action == "SetDesiredCapacity":
-            group, size = self._group(), int(asked["DesiredCapacity"])
+            group, size = self.found(), int(asked["DesiredCapacity"])
             if size > group["MaxSize"]:
                 return f"New SetDesiredCapacity value {size} is above max value {group['MaxSize']} for the group."
             if size < group["MinSize"]:
                 return f"New SetDesiredCapacity value {size} is below min value {group['MinSize']} for the group."
         if action == "TerminateInstanceInAutoScalingGroup":
-            group = self._group()
+            group = self.found()
             if asked["InstanceId"] not in {i["InstanceId"] for i in group["Instances"]}:
                 return f"Instance Id not found - No managed instance found for instance ID: {asked['InstanceId']}"
             if asked["ShouldDecrementDesiredCapacity"] == "true" and group["DesiredCapacity"] <= group["MinSize"]:
