@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from headgate.core.filling import Space
 from headgate.core.hookspecs import Adjustment, Veto
 from headgate.core.laminar import Ints
 from headgate.core.limits import Limits, compile_limits
-from headgate.core.model import Demand, Sample, Unknown
+from headgate.core.model import Basis, Demand, Sample, Unknown
 from headgate.core.observation import Nonsense
 from headgate.core.policies import Division, Policy
 from headgate.core.problem import Problem
@@ -164,6 +164,8 @@ def sensible(value: Any) -> Demand | Unknown:
     numbers = (*value.arrival_rates, value.cpu_seconds_per_request, value.service_cv, value.queue)
     if not all(isinstance(number, (int, float)) and math.isfinite(number) and number >= 0 for number in numbers):
         raise Nonsense("returned a Demand with numbers that are not finite or below 0")
+    if value.basis not in get_args(Basis):
+        raise Nonsense(f"returned a Demand known by {value.basis!r}; it is one of {', '.join(get_args(Basis))}")
     return value
 
 

@@ -82,6 +82,8 @@ class Trend:
     spread: float
     """Standard deviation of the load in one sample, smoothed."""
     count: int = 1
+    judged: bool = True
+    """Whether a latency could be told of it: it was known by more than the CPU in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +93,14 @@ class Recent:
     demands: tuple[tuple[float, Demand], ...] = ()
 
     def with_(self, demand: Demand, now: float, window: float) -> Recent:
-        """After `demand`; older than `window` is forgotten."""
+        """After `demand`; older than `window` is forgotten, and what was inferred once requests are counted again."""
+        counted = demand.basis == "requests"
         kept = [
             (time, seen)
             for time, seen in self.demands
-            if time > now - window and seen.offered_load > demand.offered_load
+            if time > now - window
+            and seen.offered_load > demand.offered_load
+            and not (counted and seen.basis != "requests")
         ]
         return Recent((*kept, (now, demand)))
 
@@ -142,6 +147,8 @@ def changed(quiet: Quiet, demands: Demands, calm: Calm, grants: Mapping[str, int
             if (trend is None) is isinstance(demand, Demand):
                 return name
             continue
+        if trend.judged != (demand.basis != "cpu"):
+            return name
         load = demand.offered_load
         step = max(calm.band * trend.mean, calm.noise * trend.spread * math.sqrt(1 + 1 / trend.count))
         drift = max(calm.band * trend.used, calm.noise * trend.spread * math.sqrt(1 / trend.count))
@@ -157,7 +164,12 @@ def changed(quiet: Quiet, demands: Demands, calm: Calm, grants: Mapping[str, int
 def settled(demands: Demands, windows: Mapping[str, float]) -> Mapping[str, Trend | None]:
     """Right after a division for these demands. `windows`: seconds that a pipeline's samples span, 1 where not said."""
     return {
-        name: Trend(load := demand.offered_load, load, _spread(demand, windows.get(name, 1.0)))
+        name: Trend(
+            load := demand.offered_load,
+            load,
+            _spread(demand, windows.get(name, 1.0)),
+            judged=demand.basis != "cpu",
+        )
         if isinstance(demand, Demand)
         else None
         for name, demand in demands.items()

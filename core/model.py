@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,11 @@ class Observation:
     """Millicores really in force, by pipeline; what the hosts report, not what was planned."""
 
 
+Basis = Literal["requests", "cost", "cpu"]
+"""What a demand is known by: requests that were counted; the CPU in use and what a request was learned to cost
+earlier; the CPU in use alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What a pipeline needs over the horizon of a decision."""
@@ -125,6 +131,8 @@ class Demand:
     """Requests already waiting."""
     cpu_seconds_per_request_sd: float = 0.0
     """Standard deviation of the estimate of `cpu_seconds_per_request`; 0: taken as known."""
+    basis: Basis = "requests"
+    """With "cpu" a request stands for a piece of work of any size: only the offered load means something, no SLO."""
 
     @property
     def arrival_rate(self) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from headgate.core.filling import Space
 from headgate.core.laminar import Bools, Floats, Ints
 from headgate.core.limits import Limits
-from headgate.core.model import Demand, Demands, Infeasible, Unknown
+from headgate.core.model import Basis, Demand, Demands, Infeasible, Unknown
 from headgate.core.units import MILLI, format_cpu
 
 NO_LOAD = 1e-9
@@ -30,6 +30,8 @@ class Wants:
     """Requests waiting already."""
     known: Bools
     """Whether there is data at all; where not, the other columns are 0."""
+    basis: Sequence[Basis] = ()
+    """What each is known by; empty: all by requests that were counted."""
 
     @property
     def load(self) -> Floats:
@@ -52,9 +54,17 @@ class Wants:
             service_cv=np.array([d.service_cv if d else 1.0 for d in known], dtype=np.float64),
             queue=np.array([d.queue if d else 0.0 for d in known], dtype=np.float64),
             known=np.array([d is not None for d in known], dtype=np.bool_),
+            basis=tuple([d.basis if d else "requests" for d in known]),
         )
         wants.check(names)
         return wants
+
+    @property
+    def by_cpu(self) -> Bools:
+        """Those that are known by the CPU in use alone, of which no latency can be told, n."""
+        if not self.basis:
+            return np.zeros(len(self.known), dtype=np.bool_)
+        return np.array([basis == "cpu" for basis in self.basis], dtype=np.bool_)
 
     def check(self, names: Sequence[str]) -> None:
         """Raises ValueError naming the first pipeline with a NaN, an infinity or a negative number."""
@@ -90,7 +100,8 @@ class Problem:
     """What a policy divides: each pipeline gets low <= grant <= high within the `space`."""
 
     limits: Limits
-    """With floor and ceiling as they bind in this decision: equal for a pipeline that keeps what it has."""
+    """As they bind in this decision: floor equals ceiling for a pipeline that keeps what it has, and one that is known
+    by its CPU alone has no SLO."""
     wants: Wants
     load: Floats
     """Offered load in CPUs; for a pipeline of unknown demand 0, or what it holds where that has to be shared anew."""
@@ -140,10 +151,13 @@ def pose(limits: Limits, wants: Wants, current: Ints, arriving: float = 1.0) -> 
     sharing = unknown & ~held
     ceiling[sharing] = kept[sharing]
     load[sharing] = kept[sharing] / MILLI
+    by_cpu = wants.by_cpu
     bound = replace(
         limits,
         floor=floor,
         ceiling=ceiling,
+        latency=np.where(by_cpu, np.nan, limits.latency),
+        percentile=np.where(by_cpu, np.nan, limits.percentile),
     )
     return Problem(bound, wants, load, space, current, held, arriving)
 

@@ -9,9 +9,16 @@ import numpy as np
 
 from headgate.core.filling import next_step
 from headgate.core.laminar import Floats, Ints
+from headgate.core.model import Basis
 from headgate.core.policies.base import Division, Policy
 from headgate.core.problem import Problem
 from headgate.core.units import MILLI, format_cpu
+
+BASES: Mapping[Basis, str] = {
+    "requests": "",
+    "cost": " (by the CPU in use: requests are not counted now)",
+    "cpu": " (by the CPU in use alone: requests are not counted)",
+}
 
 
 class Texts(Mapping[str, str]):
@@ -90,7 +97,9 @@ class Explanation:
     def _demand(self, index: int) -> str:
         if not self.problem.wants.known[index]:
             return ""
-        text = f"offered load {self.problem.load[index]:.3g} CPUs"
+        basis = self.problem.wants.basis
+        how = BASES[basis[index]] if basis else ""
+        text = f"offered load {self.problem.load[index]:.3g} CPUs{how}"
         if missing := _unmet(self.problem, self.division.grants, index):
             text += f", of which {format_cpu(missing)} unmet"
         return text

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from headgate.controller.run.clock import Clock
+from headgate.controller.run.grants import Grants
 from headgate.controller.run.judge import Judge, Trouble, Verdict
 from headgate.controller.run.nodes_view import Divided
 from headgate.controller.run.parts import Known, Parts, Record
@@ -38,6 +39,7 @@ class Loop:
         self._clock = clock
         self._known: Known | None = None
         self._samples: dict[str, Sample] = {}
+        self._grants = Grants()
         self._followed: frozenset[str] = frozenset()
         self._deadline: float | None = None
         self._asked = -1e18
@@ -170,9 +172,10 @@ class Loop:
             self._parts.extensions.follow(sorted(names))
             self._followed = names
         own = {name: sample for inventory in inventories.values() for name, sample in inventory.samples.items()}
+        self._grants.note({name: n for inventory in inventories.values() for name, n in inventory.granted.items()}, now)
         found = self._parts.extensions.observe(own, now)
         self._samples = {name: _same_or(self._samples.get(name), sample) for name, sample in found.items()}
-        return self._samples
+        return {name: self._grants.beside(sample) for name, sample in self._samples.items()}
 
     def _judge(
         self,

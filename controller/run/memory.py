@@ -17,14 +17,14 @@ from headgate.core.allocation import Allocation
 from headgate.core.calm import Quiet, Recent, Trend
 from headgate.core.codec import Broken, Codec, Unstorable
 from headgate.core.decision import State
-from headgate.core.demand import arrivals, cost, forecast, learned, margin, recent, seasonal
+from headgate.core.demand import arrivals, cost, forecast, learned, margin, recent, seasonal, usage
 from headgate.core.model import Demand
 
 log = logging.getLogger("headgate.run")
 
 CODEC = Codec(
     (
-        *(arrivals.CounterState, learned.LearnedState, cost.CostState),
+        *(arrivals.CounterState, learned.LearnedState, cost.CostState, usage.UsageState),
         *(forecast.LevelState, forecast.HoltState, forecast.PeakState, seasonal.SeasonalState),
         *(margin.MarginState, margin.Record, recent.RecentState),
         *(Quiet, Trend, Recent, Demand, Allocation),

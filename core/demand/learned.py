@@ -13,6 +13,7 @@ from headgate.core.demand.margin import Margin, Outlook
 from headgate.core.demand.recent import Pool, Recent
 from headgate.core.demand.seasonal import Seasonal
 from headgate.core.demand.select import Best
+from headgate.core.demand.usage import Usage, UsageState
 from headgate.core.model import Demand, Sample, Unknown
 
 
@@ -35,11 +36,13 @@ class LearnedState(NamedTuple):
     outlook: Any = None
     cost: CostState | None = None
     service_cv: float = 1.0
+    usage: UsageState | None = None
+    """What the CPU in use says, as long as no requests are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Composes arrivals, their outlook, and the cost of a request.
+    """Composes arrivals, their outlook, and the cost of a request; CPU in use where requests are not counted.
 
     Samples older than `stale` seconds say nothing any more: the demand is Unknown, and the pipeline keeps what it has.
     """
@@ -58,11 +61,13 @@ class Learned:
         if seen is None:
             return state._replace(counter=counter)
         cv = known(sample.service_cv)
+        counts = known(sample.arrivals) is not None or known(sample.completions) is not None
         return LearnedState(
             counter,
             self.outlook.update(state.outlook, seen),
             self.cost.update(state.cost, sample),
             state.service_cv if cv is None else cv,
+            None if counts else self._usage.update(state.usage, sample),
         )
 
     def estimate(self, state: LearnedState | None, now: float) -> Demand | Unknown:
@@ -72,6 +77,12 @@ class Learned:
         counter = state.counter
         if now - counter.time > self.stale:
             return Unknown(f"last sample is {now - counter.time:.0f} s old")
+        demand = self._by_requests(state, counter, now)
+        if isinstance(demand, Unknown) and state.usage is not None and now - state.usage.time <= self.stale:
+            return self._by_usage(state, state.usage, now) or demand
+        return demand
+
+    def _by_requests(self, state: LearnedState, counter: CounterState, now: float) -> Demand | Unknown:
         scenarios = self.outlook.scenarios(state.outlook, now)
         if counter.counted is None or not scenarios:
             return Unknown("the samples do not say how many requests arrive")
@@ -90,6 +101,24 @@ class Learned:
             queue=(counter.queue or 0.0) if self.queued else 0.0,
             cpu_seconds_per_request_sd=cost.deviation,
         )
+
+    def _by_usage(self, state: LearnedState, usage: UsageState, now: float) -> Demand | None:
+        """The CPU in use as requests of the cost that was learned before they stopped being counted, else by itself."""
+        scenarios = self._usage.scenarios(usage, now)
+        if not scenarios:
+            return None
+        cost = self.cost.estimate(state.cost)
+        if cost is None or cost.per_request <= 0:
+            quantum = self._usage.quantum
+            return Demand(tuple([cpus / quantum for cpus in scenarios]), quantum, basis="cpu")
+        rates = tuple([max(0.0, cpus - cost.base) / cost.per_request for cpus in scenarios])
+        return Demand(
+            rates, cost.per_request, state.service_cv, cpu_seconds_per_request_sd=cost.deviation, basis="cost"
+        )
+
+    @property
+    def _usage(self) -> Usage:
+        return Usage(self.outlook, self.counter)
 
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0

@@ -105,7 +105,8 @@ class SloPolicy:
         now, more = in_time(problem, np.array([index]))(here)[0].tolist()
         limits = problem.limits
         if np.isnan(limits.latency[index]):
-            return f"{now:.1%} of its load is served, {more:.1%} with one more CPU; it has no SLO"
+            why = "no SLO can be judged" if problem.wants.by_cpu[index] else "it has no SLO"
+            return f"{now:.1%} of its load is served, {more:.1%} with one more CPU; {why}"
         wanted = f"{limits.percentile[index]:g} % within {format_duration(float(limits.latency[index]))}"
         return f"{now:.1%} of its requests are expected in time (SLO: {wanted}), {more:.1%} with one more CPU"
 

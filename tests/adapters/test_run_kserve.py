@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -22,12 +23,15 @@ from tests.cluster.harness import Cluster
 from headgate.core.units import parse_cpu
 
 EXTERNAL = {"serving.kserve.io/autoscalerClass": "external"}
+METRICS = "metrics.k8s.io/v1beta1/pods"
 COST = 0.1
 """CPU seconds of a request."""
 
 
 class Site:
     """A cluster with two services of 2 CPUs together, a file that says their load, and kubelets that go on."""
+
+    source: ClassVar[dict[str, Any]] = {"kind": "file", "path": "load.csv"}
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
@@ -48,7 +52,7 @@ class Site:
                 "namespace": "headgate",
                 "lease": {"duration": "3s", "deadline": "1s", "retry": "200ms"},
             },
-            "sources": [{"kind": "file", "path": "load.csv", "every": "200ms", "stale": "60s"}],
+            "sources": [{"every": "200ms", "stale": "60s", **self.source}],
         }
         (folder / "run.yaml").write_text(yaml.safe_dump(settings))
         body = {
@@ -79,8 +83,12 @@ class Site:
     def _live(self) -> None:
         while not self._stop.wait(0.1):
             self.cluster.step(0.5)
-            os.utime(self.folder / "load.csv")  # measured again, the same
+            self.measure()
             self.sums.append(sum(max(self.asked(n), self.actual(n)) for n in ("a", "b")))
+
+    def measure(self) -> None:
+        """Once more, the same."""
+        os.utime(self.folder / "load.csv")
 
     def asked(self, name: str) -> int:
         (pod,) = self.cluster.of(name)
@@ -114,6 +122,37 @@ class Site:
                 process.communicate()
         self._stop.set()
         self._kubelets.join()
+
+
+class Metered(Site):
+    """Its only source is the metrics API: nobody counts requests."""
+
+    source: ClassVar[dict[str, Any]] = {
+        "kind": "kubernetes",
+        "kubeconfig": "kubeconfig",
+        "container": "kserve-container",
+    }
+    needs: ClassVar[dict[str, int]] = {"a": 200, "b": 1200}
+    """Millicores that each uses if it has them."""
+
+    def measure(self) -> None:
+        client = self.cluster.client
+        for name, need in self.needs.items():
+            (pod,) = self.cluster.of(name)
+            meta = {key: pod["metadata"][key] for key in ("name", "namespace", "labels")}
+            measured = {
+                "timestamp": datetime.now(UTC).isoformat(),
+                "window": "1s",
+                "containers": [
+                    {"name": "kserve-container", "usage": {"cpu": f"{min(need, self.actual(name))}m"}},
+                    {"name": "agent", "usage": {"cpu": "400m"}},
+                ],
+            }
+            if client.find(METRICS, meta["name"], meta["namespace"]) is None:
+                kind = {"apiVersion": "metrics.k8s.io/v1beta1", "kind": "PodMetrics"}
+                client.create(METRICS, {**kind, "metadata": meta, **measured})
+            else:
+                client.patch(METRICS, meta["name"], meta["namespace"], measured)
 
 
 @pytest.fixture
@@ -164,6 +203,22 @@ def test_cpus_follow_the_load_through_a_crash_and_a_pause(site: Site) -> None:
     assert max(site.sums) <= 2000
     assert [pod["metadata"]["name"] for pod in site.cluster.pods()] == names
     assert all(c["restartCount"] == 0 for pod in site.cluster.pods() for c in pod["status"]["containerStatuses"])
+
+
+def test_cpus_follow_the_metrics_api_where_nothing_else_is_known(double: Cluster, tmp_path: Path) -> None:
+    site = Metered(double, tmp_path)
+    try:
+        site.start()
+        # b uses all of its 500m at first; a needs 200m of its 1500m.
+        until(lambda: site.actual("b") >= 1200)
+        until(lambda: site.condition("Applied") == "InForce")
+        rows = {p["name"]: p for p in site.status()["pipelines"]}
+        assert all("by the CPU in use alone" in row["reason"] for row in rows.values())
+        assert parse_cpu(rows["models/b"]["used"]) <= 1200
+        assert site.actual("a") >= 200
+        assert max(site.sums) <= 2000
+    finally:
+        site.close()
 
 
 def test_what_a_dry_run_prints_is_what_kubectl_takes(site: Site) -> None:
