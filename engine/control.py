@@ -19,9 +19,14 @@ from headgate.engine.tally import Durations
 
 log = logging.getLogger("headgate.engine")
 
+EARLIEST = 0.1
+"""A decision for a pipeline that wakes up follows the one before by no less than so many seconds."""
+
 
 class Control:
     """Calls `decide()` every interval in a thread of its own and puts the result in force.
+
+    A pipeline that wakes up while others use all CPUs does not wait for the interval.
 
     A budget that the settings leave to the machine follows it: a container's CPU quota may change while it runs.
     Fails static: when a decision cannot be made, or the floors do not fit any more, the last one stays in force.
@@ -54,6 +59,7 @@ class Control:
     def stop(self) -> None:
         """Decide no more; what is in force stays."""
         self._stop.set()
+        self._engine.exhausted.set()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -111,10 +117,20 @@ class Control:
         return Allocation(allocation.grants, dict.fromkeys(names, reason), dict.fromkeys(names, 0))
 
     def _loop(self) -> None:
-        interval = self._engine.settings.interval
+        interval, exhausted = self._engine.settings.interval, self._engine.exhausted
         due = time.monotonic() + interval
-        while not self._stop.wait(max(0.0, due - time.monotonic())):
+        while not self._stop.is_set():
+            # A pipeline that woke up is worth one decision before its time. Too short a window says nothing of a load.
+            if exhausted.wait(max(0.0, due - time.monotonic())):
+                self._stop.wait(max(0.0, min(due, self._last + EARLIEST) - time.monotonic()))
+                self._turn()
+                self._stop.wait(max(0.0, due - time.monotonic()))
             due = max(due + interval, time.monotonic())
+            self._turn()
+
+    def _turn(self) -> None:
+        self._engine.exhausted.clear()
+        if not self._stop.is_set():
             self.step()
 
 

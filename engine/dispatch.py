@@ -60,12 +60,14 @@ class Dispatch(Protocol):
 class Dispatcher:
     """Headgate's: slots and CPU time by grant, idle CPU lent."""
 
-    def __init__(self, pipelines: list[Limits], budget: int, *, lend: bool) -> None:
+    def __init__(self, pipelines: list[Limits], budget: int, *, lend: bool, exhausted: threading.Event) -> None:
+        """`exhausted`: set when a pipeline woke up and has used up what it may before the next division."""
         self._lock = threading.Lock()
         self._scheduler = Scheduler(pipelines, budget, lend=lend, now=time.monotonic())
         self._own = _Pool("own", nice=0, owner=self)
         self._borrowed = _Pool("borrowed", nice=BORROWED_NICE, owner=self)
         self._timer_changed = threading.Condition(self._lock)
+        self._exhausted = exhausted
         self._timer: threading.Thread | None = None
         self._deadline: float | None = None
         self._closed = False
@@ -109,6 +111,9 @@ class Dispatcher:
     def _launch(self, jobs: list[Job]) -> None:
         for job in jobs:
             (self._borrowed if job.borrowed else self._own).give(job)
+        if self._scheduler.exhausted:
+            self._scheduler.exhausted = False
+            self._exhausted.set()
         deadline = self._scheduler.next_wake()
         if deadline is None or (self._deadline is not None and self._deadline <= deadline):
             return

@@ -90,8 +90,12 @@ class Engine:
         }
         limits = [Limits(p.name, p.ceiling, p.weight, p.queue) for p in settings.pipelines]
         self.managed = settings.control == "live"
+        self.exhausted = threading.Event()
+        """A pipeline woke up and has used up what it may before a division that knows of it; who divides clears it."""
         self._dispatch: Dispatch = (
-            Dispatcher(limits, settings.budget, lend=settings.lend) if self.managed else Unmanaged(limits)
+            Dispatcher(limits, settings.budget, lend=settings.lend, exhausted=self.exhausted)
+            if self.managed
+            else Unmanaged(limits)
         )
         self._lock = threading.Lock()
         self.standing = Standing(settings.budget, Allocation(dict.fromkeys(self.chains, 0), reasons={}, unmet={}))

@@ -9,8 +9,10 @@ Each pipeline has a queue in order of arrival and, from its grant of g CPUs,
 - a token bucket of CPU time that refills at g CPU seconds a second. A job starts while the level is above zero. What a
   job is expected to use is taken at its start and set right at its end, so a dear one leaves a debt that is waited off.
 
-A pipeline that never ran may run one job without a grant: what a request costs, and with it the demand that grants
-follow, cannot be known before.
+A pipeline at rest has next to no grant, and what it costs may not even be known: grants follow load. So that it does
+not wait for the next division when load comes, beside another that uses all CPUs, it has a credit: until it has used
+that up it runs one job at a time whatever its grant, and the grant pays the debt off. It has the credit again when its
+bucket is full.
 
 A pipeline that has work but no slot or no tokens may *borrow* a CPU that stands idle (`lend`), as a class of Linux's
 hierarchical token bucket (tc-htb) borrows from its parent: below its ceiling, while fewer jobs run than the budget has
@@ -33,6 +35,9 @@ from headgate.engine.bucket import TokenBucket
 BURST = 0.1
 """Seconds of its rate that a bucket saves while nothing runs; two jobs' worth on top, because a burst of less than one
 job's CPU time loses 10 to 26 % of the grant."""
+
+CREDIT = 0.1
+"""Seconds of its share of the budget by weight that a pipeline at rest may use ahead of its grant."""
 
 COST_GAIN = 0.1
 """How fast the expected CPU time of a job follows what jobs used."""
@@ -79,10 +84,19 @@ class _Line:
     running: set[Job] = field(default_factory=set)
     """On its own CPUs."""
     borrowing: set[Job] = field(default_factory=set)
+    credit: float = 0.0
+    """CPU seconds that it may use ahead of its grant."""
+    rested: bool = True
+    """Whether it still has the credit."""
     cost: float = 0.0
     """Expected CPU seconds of a job."""
     borrowed: float = 0.0
     """Virtual time: CPU seconds borrowed, divided by the weight."""
+
+    def may_start(self) -> bool:
+        """Whether a job may start on what it was granted, or on credit."""
+        slots, least = (max(1, self.slots), -self.credit) if self.rested else (self.slots, 0.0)
+        return len(self.running) < slots and self.own.level > least
 
 
 class Scheduler:
@@ -91,6 +105,8 @@ class Scheduler:
     def __init__(self, pipelines: Iterable[Limits], budget: int, *, lend: bool, now: float) -> None:
         """`budget`: millicores of all pipelines together. No pipeline has a grant before the first `apply`."""
         self.lend = lend
+        self.exhausted = False
+        """Whether a pipeline has used up its credit, and so waits for a new division. Reset by whoever reads it."""
         self.grants: Mapping[str, int] = {}
         self._root = TokenBucket(0.0, 0.0, now)
         self._lines = {
@@ -128,7 +144,7 @@ class Scheduler:
             line.borrowed += more / line.limits.weight
         else:
             line.running.remove(job)
-            line.own.spend(more)
+            self._charge(line, more)
         line.cap.spend(more)
         self._root.spend(more)
         self._running -= 1
@@ -195,14 +211,13 @@ class Scheduler:
         for line in list(self._backlog.values()):
             line.own.advance(now)
             line.cap.advance(now)
-            while line.waiting and len(line.running) < line.slots and line.own.level > 0:
+            while line.waiting and line.may_start():
                 jobs.append(self._launch(line, now, borrowed=False))
         if self.lend:
             while self._root.level > 0 and (borrower := self._borrower()) is not None:
                 self._virtual = borrower.borrowed
                 jobs.append(self._launch(borrower, now, borrowed=True))
-        strangers = [li for li in self._backlog.values() if not (li.cost or li.running or li.borrowing)]
-        return jobs + [self._launch(line, now, borrowed=False) for line in strangers]
+        return jobs
 
     def _borrower(self) -> _Line | None:
         able = [line for line in self._backlog.values() if self._may_borrow(line) and line.cap.level > 0]
@@ -222,20 +237,27 @@ class Scheduler:
             line.borrowed += job.prepaid / line.limits.weight
         else:
             line.running.add(job)
-            line.own.spend(job.prepaid)
+            self._charge(line, job.prepaid)
         line.cap.spend(job.prepaid)
         self._root.spend(job.prepaid)
         self._running += 1
         return job
+
+    def _charge(self, line: _Line, amount: float) -> None:
+        line.own.spend(amount)
+        if line.rested and line.own.level <= -line.credit:
+            line.rested, self.exhausted = False, True
 
     def _resize(self, budget: int, now: float) -> None:
         self.budget = budget
         self.cpus = _ceil(budget)
         self._root.advance(now)
         self._root.rate, self._root.burst = budget / MILLI, BURST * budget / MILLI
+        weights = sum(line.limits.weight for line in self._lines.values())
         for line in self._lines.values():
             line.cap.advance(now)
             line.ceiling = _ceiling(line.limits, budget)
+            line.credit = CREDIT * min(line.ceiling, budget * line.limits.weight / weights) / MILLI
             line.cap.rate, line.cap.burst = line.ceiling / MILLI, BURST * line.ceiling / MILLI
 
     def _advance(self, line: _Line, now: float) -> None:
@@ -249,6 +271,7 @@ class Scheduler:
         line.cap.burst = BURST * line.cap.rate + 2 * line.cost
         self._root.burst = max(self._root.burst, BURST * self._root.rate + 2 * line.cost)
         line.own.limit(own)
+        line.rested = line.rested or line.own.level >= line.own.burst
         line.cap.limit(own + borrowed)
         others = (other for other in self._lines.values() if other is not line)
         self._root.limit(own + borrowed + sum(_unbilled(o.running, now) + _unbilled(o.borrowing, now) for o in others))

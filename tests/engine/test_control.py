@@ -41,6 +41,20 @@ def test_before_anything_is_known_the_shares_are_equal(models: Path) -> None:
     served.close()
 
 
+def test_a_pipeline_that_wakes_up_without_cpus_does_not_wait_for_the_interval(models: Path) -> None:
+    served = engine(models, interval="1h", lend=False)
+    control = Control(served)
+    ask(served, "idle", 1)
+    served.apply({"busy": 2000, "idle": 0})
+    control.start()
+    # On credit, until that is used up; from then on it would wait for an hour.
+    while served.standing.decisions == 0:
+        ask(served, "idle", 1)
+    assert served.standing.allocation.grants["idle"] > 0
+    control.stop()
+    served.close()
+
+
 def test_a_decision_follows_what_was_observed(models: Path) -> None:
     served = engine(models)
     control = Control(served)
