@@ -25,7 +25,8 @@ layers: $(VENV)/.test
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile -m 'not alone'
+	$(BIN)/pytest -m alone
 
 packages: $(VENV)/.test
 	$(BIN)/python tests/packages.py

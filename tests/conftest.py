@@ -10,11 +10,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.cluster.harness import Cluster
     from tests.cluster.real import ControlPlane
     from tests.contract.strict_aws import StrictAws
+
+
+# How long an example takes is the machine's affair.
+settings.register_profile("headgate", deadline=None)
+settings.load_profile("headgate")
 
 
 @pytest.fixture

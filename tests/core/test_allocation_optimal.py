@@ -85,7 +85,7 @@ def small(draw: st.DrawFn, *, nodes: bool, groups_too: bool = False) -> tuple[In
 @pytest.mark.parametrize("nodes", [False, True], ids=["groups", "nodes"])
 def test_a_concave_sum_is_the_optimum(nodes: bool) -> None:
     @given(small(nodes=nodes))
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=120)
     def check(made: tuple[Instance, list[float]]) -> None:
         instance, loads = made
         policy = SloPolicy(utility=Saturating())
@@ -96,7 +96,7 @@ def test_a_concave_sum_is_the_optimum(nodes: bool) -> None:
 
 
 @given(small(nodes=True, groups_too=True))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_where_groups_cross_nodes_it_is_at_least_half_of_the_optimum(made: tuple[Instance, list[float]]) -> None:
     # Greedy over what two matroids have in common (Jenkyns 1976); most times it is the optimum here too.
     instance, loads = made
@@ -107,7 +107,7 @@ def test_where_groups_cross_nodes_it_is_at_least_half_of_the_optimum(made: tuple
 
 
 @given(small(nodes=False))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_the_lowest_is_as_high_as_it_can_be(made: tuple[Instance, list[float]]) -> None:
     instance, loads = made
     policy = SloPolicy(objective=FAIR, utility=Saturating())
@@ -126,7 +126,7 @@ def test_the_lowest_is_as_high_as_it_can_be(made: tuple[Instance, list[float]]) 
     instances(groups=True, nodes=True, unknown=False, priorities=False, same_step=True),
     st.sampled_from(["proportional", "equal"]),
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_shares_are_max_min_fair(instance: Instance, policy: str) -> None:
     """No step can pass from a pipeline to one that stays lower in grant / rate: what max-min fair means."""
     found = allocate(instance.pipelines, instance.demands, instance.budget, current={}, policy=policy).grants
@@ -151,7 +151,7 @@ def sigmoid(grants: Ints, knee: npt.NDArray[np.float64]) -> Floats:
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_bound_holds_where_utilities_have_knees(seed: int) -> None:
     """What greedy takes and what its budgets have left at their prices is at least the best of all divisions."""
     random = np.random.default_rng(seed)
@@ -232,7 +232,7 @@ def test_slos_come_within_the_bound_of_highs(seed: int, objective: Objective) ->
     st.sampled_from(["slo", "slo-fairsum"]),
     st.integers(1, 10),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_more_budget_lowers_an_slo_objective_by_no_more_than_the_bound(
     instance: Instance, policy: str, more: int
 ) -> None:

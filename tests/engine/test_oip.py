@@ -47,7 +47,7 @@ def through(datatype: str, array: np.ndarray, *, binary: bool) -> np.ndarray:
     return found.inputs["x"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tensors(finite=False))
 def test_a_tensor_survives_the_binary_form(value: tuple[str, np.ndarray]) -> None:
     datatype, array = value
@@ -57,7 +57,7 @@ def test_a_tensor_survives_the_binary_form(value: tuple[str, np.ndarray]) -> Non
     assert found.flags.aligned
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tensors(finite=True))
 def test_a_tensor_survives_json(value: tuple[str, np.ndarray]) -> None:
     datatype, array = value
@@ -188,7 +188,7 @@ def test_a_binary_boolean_is_zero_or_one() -> None:
         decode(head + b"\1\2", str(len(head)), [TensorSpec("x", "BOOL", (None,))], [Y])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60), st.one_of(st.none(), st.text(max_size=4)))
 def test_no_body_at_all_raises_anything_else(body: bytes, header: str | None) -> None:
     with contextlib.suppress(OipError):
@@ -202,7 +202,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(NUMPY)), JSON_VALUES, JSON_VALUES, JSON_VALUES)
 def test_no_json_raises_anything_else(datatype: str, shape: Any, data: Any, parameters: Any) -> None:
     entry = {"name": "x", "datatype": datatype, "shape": shape, "data": data, "parameters": parameters}

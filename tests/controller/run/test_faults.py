@@ -92,7 +92,7 @@ class Story:
         self.bench.turns(45)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(events, max_size=15))
 def test_the_sum_never_exceeds_the_budget_and_all_ends_well(story: list[tuple[str, object, object]]) -> None:
     played = Story()

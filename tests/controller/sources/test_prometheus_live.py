@@ -31,6 +31,8 @@ from headgate.core.observation import Part, merge
 
 from .conftest import Prometheus, free_port
 
+pytestmark = pytest.mark.alone
+
 __all__ = ["models", "start", "write_settings"]
 
 WINDOW = 6.0

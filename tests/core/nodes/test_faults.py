@@ -209,7 +209,7 @@ FAULTS: dict[str, ProviderError | None] = {
 }
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**9), nodes=st.integers(1, 6), budget=st.integers(1, 3))
 def test_whatever_happens_no_node_is_deleted_undrained_and_limits_hold(
     lab: Make, seed: int, nodes: int, budget: int

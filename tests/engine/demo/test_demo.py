@@ -63,6 +63,7 @@ def test_a_broken_cache_is_made_anew(tmp_path, damage):
     assert np.array_equal(direct(again.files)(again.inputs[0]), model.expected[0])
 
 
+@pytest.mark.alone
 def test_the_whole_demo(cache, tmp_path):
     text = io.StringIO()
     console = Console(file=text, width=140)
