@@ -134,6 +134,19 @@ class HostAdapter(Protocol):
         ...
 
 
+Keep = Callable[[Mapping[str, Any]], bool]
+"""Writes plain JSON values down in the place of those before, and says whether they are there now."""
+
+
+@runtime_checkable
+class LastingHost(Protocol):
+    """A host with something that must survive a restart: what it may have to undo."""
+
+    def resume(self, kept: Mapping[str, Any], keep: Keep) -> None:
+        """When a term begins: go on from what was kept last, empty at first. `keep` is for the whole term."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A budget whose spec is wrong."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from headgate.adapters.kserve.doctor import host_findings
 from headgate.adapters.kserve.inventory import inventory
@@ -16,13 +17,13 @@ from headgate.adapters.kserve.slos import Known, learned, slos
 from headgate.adapters.kserve.survey import Survey, survey
 from headgate.adapters.kserve.targets import share_of
 from headgate.adapters.kserve.template import Templates
-from headgate.adapters.kserve.writes import Slow
+from headgate.adapters.kserve.writes import Look, Slow
 from headgate.adapters.kubernetes.actuate import Outcome, Resizer
 from headgate.adapters.kubernetes.api import Api
 from headgate.adapters.kubernetes.cluster import answered, read_cluster
 from headgate.adapters.kubernetes.resize import Memory, Rules, Share, plan, resting
 from headgate.core.budgets import CPUBudget
-from headgate.core.hosting import Applied, Finding, Inventory, Order, Refusal
+from headgate.core.hosting import Applied, Finding, Inventory, Keep, Order, Refusal
 
 
 class KserveAdapter:
@@ -37,6 +38,8 @@ class KserveAdapter:
         self._memory = Memory()
         self._budgets: dict[str, CPUBudget] = {}
         self._seen: Survey | None = None
+        self._read = 0.0
+        """When services and graphs were read last."""
         self._known = Known()
         self._templates = Templates(api, settings.memory)
         self._replicas = Replicas(api)
@@ -46,7 +49,8 @@ class KserveAdapter:
     def observe(self, budgets: Sequence[CPUBudget]) -> Mapping[str, Inventory]:
         """As HostAdapter."""
         self._budgets = {budget.key: budget for budget in budgets}
-        found = self._seen = survey(self._api, self._settings.namespaces, self._clock())
+        self._read = self._clock()
+        found = self._seen = survey(self._api, self._settings.namespaces, self._read)
         claimed = claims(found, budgets, self._known.loads)
         return {
             key: inventory(
@@ -73,10 +77,15 @@ class KserveAdapter:
         slow = Slow()
         for order, share in zip(orders, shares, strict=True):
             claim, room = claimed[order.budget.key], share.room - sum(step.cost for step in made.steps)
+            look = Look(claim, order, outcome.pending, room, now, self._read, allowed, dry_run, slow)
             for path in (self._templates, self._replicas):
-                path.step(claim, order, outcome.pending, room, now, slow, dry_run=dry_run, allowed=allowed)
+                path.step(look)
         self._notes = slow.notes
         return {share.budget: _applied(share, outcome, slow) for share in shares}
+
+    def resume(self, kept: Mapping[str, Any], keep: Keep) -> None:
+        """As LastingHost."""
+        self._templates.resume(kept, keep)
 
     def restore(self, allowed: Callable[[], bool]) -> None:
         """As HostAdapter."""
@@ -104,7 +113,8 @@ class KserveAdapter:
         namespaces = self._settings.namespaces
         self._budgets |= {order.budget.key: order.budget for order in orders}
         if self._seen is None:
-            self._seen = survey(self._api, namespaces, self._clock())
+            self._read = self._clock()
+            self._seen = survey(self._api, namespaces, self._read)
         else:
             cluster = read_cluster(self._api, namespaces, main_containers)
             self._seen = replace(self._seen, cluster=cluster, time=self._clock())

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from headgate.adapters.kserve import services
-from headgate.adapters.kserve.members import Claim, Member
-from headgate.adapters.kserve.services import Deployed
-from headgate.adapters.kserve.writes import Slow, Write
+from headgate.adapters.kserve.members import Member
+from headgate.adapters.kserve.services import Deployed, Service
+from headgate.adapters.kserve.writes import Look, Write
 from headgate.adapters.kubernetes.api import APPLY, MERGE, Api, ApiError, path
 from headgate.adapters.kubernetes.cluster import translated
 from headgate.adapters.kubernetes.quantities import cpu
-from headgate.core.hosting import Order, Refusal
+from headgate.core.hosting import Refusal
 from headgate.core.units import format_cpu
 
 PACE = 60.0
@@ -26,62 +26,37 @@ class Replicas:
         self._api = api
         self._changed: dict[str, float] = {}
 
-    def step(
-        self,
-        claim: Claim,
-        order: Order,
-        pending: Mapping[str, str],
-        room: int,
-        now: float,
-        slow: Slow,
-        *,
-        dry_run: bool,
-        allowed: Callable[[], bool],
-    ) -> None:
-        """One more replica where each would have too many CPUs, one fewer where too few. `room`: to spare."""
-        rules = order.budget.spec.replicas
+    def step(self, look: Look) -> None:
+        """One more replica where each would have too many CPUs, one fewer where too few."""
+        rules, room = look.order.budget.spec.replicas, look.room
         if not rules.manage:
             return
-        for member in claim.members:
-            grant, service = order.grants.get(member.name), member.service
-            if grant is None or service is None or member.refused or not member.live or member.name in pending:
+        for member, service in look.components():
+            grant = look.order.grants.get(member.name)
+            if grant is None or not member.live or member.name in look.pending:
                 continue
             count = len(member.live)
             wanted = count + 1 if grant > rules.most * count else count - 1 if grant < rules.least * count else count
             part = service.spec.get(member.component) or {}
             least = max(1, part.get("minReplicas") or 1) if service.autoscaler == "external" else 1
             wanted = max(least, min(wanted, part.get("maxReplicas") or wanted))
-            if wanted == count or member.leaving or now - self._changed.get(member.name, -PACE) < PACE:
+            if wanted == count or member.leaving or look.now - self._changed.get(member.name, -PACE) < PACE:
                 continue
-            knative = member.mode is Deployed.KNATIVE
-            if knative or service.autoscaler not in ("external", "none"):
-                slow.notes[f"{member.name} replicas"] = Refusal(
-                    "ReplicasOwned",
-                    f"the replicas of {service.key} are set by {'Knative' if knative else 'KServe'}: "
-                    "set serving.kserve.io/autoscalerClass to external or none",
-                )
+            if (obstacle := _obstacle(member, service)) is not None:
+                look.slow.notes[f"{member.name} replicas"] = obstacle
                 continue
-            if service.autoscaler == "none" and service.owner:
-                slow.notes[f"{member.name} replicas"] = Refusal(
-                    "GitOps", f"{service.owner} writes {service.key}, its minReplicas too"
-                )
-                continue
-            room = self._change(member, wanted, room, now, slow, allowed, dry_run)
+            room = self._change(member, service, wanted, room, look)
 
-    def _change(
-        self, member: Member, wanted: int, room: int, now: float, slow: Slow, allowed: Callable[[], bool], dry_run: bool
-    ) -> int:
-        """The room that is left."""
-        service, count = member.service, len(member.live)
-        assert service is not None
-        name = f"{service.name}-{member.component}"
+    def _change(self, member: Member, service: Service, wanted: int, room: int, look: Look) -> int:
+        """The room that is left of `room`."""
+        count, name = len(member.live), f"{service.name}-{member.component}"
         deployment = self._read(path("apps/v1", "deployments", name, service.namespace))
         if (deployment.get("spec") or {}).get("replicas", 1) != count:
-            slow.pending[member.name] = f"deployment {name} is on its way to another number of replicas"
+            look.slow.pending[member.name] = f"deployment {name} is on its way to another number of replicas"
             return room
         size = _size(deployment) if wanted > count else 0
         if size > room:
-            slow.pending[member.name] = (
+            look.slow.pending[member.name] = (
                 f"one more replica of {service.key} starts with {format_cpu(size)}, "
                 f"and {format_cpu(max(0, room))} are free"
             )
@@ -101,11 +76,21 @@ class Replicas:
                 "spec": {member.component: {"minReplicas": wanted}},
             }
             target, kind = f"inferenceservice {service.key}", APPLY
-        write = Write(member, "replicas", target, where, kind, body, reason, member.taken, member.taken + size)
-        if write.send(self._api, slow, allowed, dry_run) is None:
+        write = Write(
+            pipeline=member.name,
+            part="replicas",
+            target=target,
+            path=where,
+            content_type=kind,
+            body=body,
+            reason=reason,
+            before=member.taken,
+            after=member.taken + size,
+        )
+        if write.send(self._api, look) is None:
             return room
-        self._changed[member.name] = now
-        slow.pending[member.name] = f"{service.key} goes {reason}"
+        self._changed[member.name] = look.now
+        look.slow.pending[member.name] = f"{service.key} goes {reason}"
         return room - size
 
     def _read(self, where: str) -> Mapping[str, Any]:
@@ -113,6 +98,20 @@ class Replicas:
             return self._api.get(where)
         except ApiError as error:
             raise translated(error, f"cannot read {where}") from None
+
+
+def _obstacle(member: Member, service: Service) -> Refusal | None:
+    """Why the number of replicas is somebody else's, if so."""
+    knative = member.mode is Deployed.KNATIVE
+    if knative or service.autoscaler not in ("external", "none"):
+        return Refusal(
+            "ReplicasOwned",
+            f"the replicas of {service.key} are set by {'Knative' if knative else 'KServe'}: "
+            "set serving.kserve.io/autoscalerClass to external or none",
+        )
+    if service.autoscaler == "none" and service.owner:
+        return Refusal("GitOps", f"{service.owner} writes {service.key}, its minReplicas too")
+    return None
 
 
 def _size(deployment: Mapping[str, Any]) -> int:

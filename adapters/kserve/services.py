@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from headgate.adapters.kubernetes.api import MANAGER
 from headgate.adapters.kubernetes.pods import Pod
-from headgate.adapters.kubernetes.quantities import seconds
 
 API = "serving.kserve.io/v1beta1"
 RESOURCE = "inferenceservices"
@@ -61,8 +59,6 @@ class Service:
     """The GitOps tool that writes its spec, if any."""
     generation: int = 0
     ready: bool = False
-    applied: float = 0.0
-    """When headgate last wrote fields of it, seconds since 1970; 0: never."""
 
     @property
     def key(self) -> str:
@@ -94,13 +90,7 @@ def read_service(found: Mapping[str, Any], owner: str = "") -> Service:
         owner=owner,
         generation=meta.get("generation") or 0,
         ready=any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions),
-        applied=max((_applied(entry) for entry in meta.get("managedFields") or ()), default=0.0),
     )
-
-
-def _applied(entry: Mapping[str, Any]) -> float:
-    own = entry.get("manager") == MANAGER and entry.get("operation") == "Apply"
-    return seconds(entry.get("time")) if own else 0.0
 
 
 def main_containers(labels: Mapping[str, str]) -> tuple[str, ...]:

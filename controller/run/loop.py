@@ -16,13 +16,15 @@ from headgate.controller.run.reporter import Reporter
 from headgate.controller.run.settings import RunSettings
 from headgate.controller.run.status import View
 from headgate.core.budgets import CPUBudget, by_age
-from headgate.core.hosting import Applied, Inventory, Rejected
+from headgate.core.hosting import Applied, Inventory, Keep, LastingHost, Rejected
 from headgate.core.model import Sample
 
 log = logging.getLogger("headgate.run")
 
 TICK = 1.0
 """Seconds between two looks at a change that is under way, at the pause switch, and at who leads."""
+HOST = "host"
+"""Key of the host's own part of the state."""
 SAME = 0.25
 """A sample is the one before when nothing but its time differs, by less than so many seconds: ages are rounded."""
 
@@ -157,6 +159,7 @@ class Loop:
             self._parts.memory.recall(kept, now)
             if self._parts.nodes is not None:
                 self._parts.nodes.recall(kept)
+            self._resume(kept, self._keep_host)
             log.info("this process leads")
             self._known = Known()
             self._reporter.forget()
@@ -165,6 +168,15 @@ class Loop:
             self._known = None
         self.record.leads = leads
         return self._known
+
+    def _resume(self, kept: Mapping[str, object], keep: Keep) -> None:
+        host, known = self._parts.host, kept.get(HOST)
+        if isinstance(host, LastingHost):
+            host.resume(known if isinstance(known, Mapping) else {}, keep)
+
+    def _keep_host(self, values: Mapping[str, object]) -> bool:
+        """What the host wants to be remembered, before it goes on."""
+        return self._keep({HOST: values}, {}, self._clock())
 
     def _observe(self, inventories: Mapping[str, Inventory], now: float) -> Mapping[str, Sample]:
         names = frozenset(p.name for inventory in inventories.values() for p in inventory.pipelines)
@@ -223,6 +235,7 @@ class Loop:
             held, budgets = self._parts.home.paused(), self._read_budgets()
             kept = self._parts.home.load()
             self._parts.memory.recall(kept, now)
+            self._resume(kept, lambda _: False)
             inventories = self._parts.host.observe(budgets)
             samples = self._observe(inventories, now)
             known = Known()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,19 @@ class Turns:
         self.settings = KserveSettings(**spec.pop("host", {}))
         text = {"total": total, "pipelines": rules or [{"selector": {}}], "mode": "Apply", **spec}
         self.budget = CPUBudget("shared", "models", BudgetSpec.model_validate(text), created="2026-01-01T00:00:00Z")
+        self.kept = "{}"
         self.host = self.restarted()
 
     def restarted(self) -> KserveAdapter:
         """A new process."""
         self.host = KserveAdapter(Api(self.cluster.connection(), 5), self.settings, lambda: self.now)
+        self.host.resume(json.loads(self.kept), self.keep)
         return self.host
+
+    def keep(self, values: Mapping[str, Any]) -> bool:
+        """What survives a restart."""
+        self.kept = json.dumps(values)
+        return True
 
     def observe(self) -> Inventory:
         return self.host.observe([self.budget])[self.budget.key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -115,6 +116,126 @@ def test_a_rollout_that_does_not_succeed_is_undone(cluster: Cluster) -> None:
     turns.apply(grants)
     assert template(cluster, "a") == {}
     assert note(turns, "models/a") == "RolloutFailed"
+
+
+def begun(cluster: Cluster, **more: Any) -> Turns:
+    """A rollout of 1600m that will never succeed."""
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", **more)
+    cluster.settle()
+    turns = Turns(cluster, total="6", template=RULES)
+    assert stand(turns, {"models/a": 1600}).changes
+    cluster.kubelets.default.deaf = True  # no new pod ever starts
+    cluster.step()
+    return turns
+
+
+def test_a_process_that_was_killed_leaves_the_next_one_what_to_restore(cluster: Cluster) -> None:
+    turns = begun(cluster, wanted=make.guaranteed("500m"), custom=True)
+    turns.restarted()
+    turns.now += 30
+    turns.observe()
+    assert not [c for c in turns.apply({"models/a": 1600}).changes if c.target.startswith("inferenceservice")]
+    turns.now += 31
+    turns.observe()
+    (change,) = [c for c in turns.apply({"models/a": 1600}).changes if c.target.startswith("inferenceservice")]
+    assert (change.before, change.after) == (1600, 500)
+    (container,) = cluster.client.get("inferenceservices", "a", "models")["spec"]["predictor"]["containers"]
+    assert container["resources"] == make.guaranteed("500m")
+    assert note(turns, "models/a") == "RolloutFailed"
+    turns.restarted()
+    turns.observe()
+    assert not [c for c in turns.apply({"models/a": 1600}).changes if c.target.startswith("inferenceservice")]
+
+
+def test_what_is_restored_is_what_headgate_had_set_before(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", unset())
+    cluster.settle()
+    turns = Turns(cluster, total="6", template=RULES)
+    assert stand(turns, {"models/a": 1600}).changes
+    cluster.settle()
+    turns.now += 1
+    turns.reach({"models/a": 1600})
+    turns.restarted()
+    assert stand(turns, {"models/a": 800}).changes
+    cluster.kubelets.default.deaf = True
+    cluster.step()
+    turns.restarted()
+    turns.now += 61
+    turns.observe()
+    turns.apply({"models/a": 800})
+    assert template(cluster, "a") == {"requests": {"cpu": "1600m"}, "limits": {"cpu": "1600m"}}
+
+
+def test_a_process_that_was_killed_before_it_wrote_leaves_nothing_to_restore(cluster: Cluster) -> None:
+    class Killed(BaseException):
+        pass
+
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("500m"), custom=True)
+    cluster.settle()
+    turns = Turns(cluster, total="6", template=RULES)
+
+    def keep(values: Mapping[str, Any]) -> bool:
+        turns.keep(values)
+        raise Killed
+
+    turns.host.resume({}, keep)
+    with pytest.raises(Killed):
+        stand(turns, {"models/a": 1600})
+    assert "models/a" in turns.kept
+    before = cluster.client.get("inferenceservices", "a", "models")["spec"]
+    turns.restarted()
+    for _ in range(2):
+        turns.now += 61
+        turns.observe()
+        turns.apply({"models/a": 1600})
+    assert cluster.client.get("inferenceservices", "a", "models")["spec"] == before
+    assert "models/a" not in turns.kept
+
+
+def test_what_somebody_has_set_since_is_not_undone(cluster: Cluster) -> None:
+    turns = begun(cluster, wanted=make.guaranteed("500m"), custom=True)
+    patch = [{"op": "replace", "path": "/spec/predictor/containers/0/resources/limits/cpu", "value": "3"}]
+    where = "inferenceservices", "a", "models"
+    cluster.client.patch(*where, patch, kind="application/json-patch+json")
+    turns.restarted()
+    turns.now += 61
+    turns.observe()
+    turns.apply({"models/a": 1600})
+    (container,) = cluster.client.get(*where)["spec"]["predictor"]["containers"]
+    assert container["resources"]["limits"]["cpu"] == "3"
+
+
+def test_nothing_is_written_where_the_earlier_values_cannot_be_kept(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", unset())
+    cluster.settle()
+    turns = Turns(cluster, total="6", template=RULES)
+    turns.host.resume({}, lambda _: False)
+    found = stand(turns, {"models/a": 1600})
+    assert found.changes == ()
+    assert "could not be written down" in found.pending["models/a"]
+    assert template(cluster, "a") == {}
+
+
+@pytest.mark.parametrize("kept", [{"format": 2}, {"rollouts": {"models/a": {"began": "x"}}}, {"rollouts": {"x": None}}])
+def test_a_state_that_cannot_be_read_is_dropped(double: Cluster, kept: Object) -> None:
+    turns = Turns(double)
+    turns.host.resume(kept, turns.keep)
+    assert turns.observe().pipelines == ()
+
+
+def test_a_transformer_is_written_like_a_custom_predictor(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.guaranteed("1"), transformer=make.guaranteed("500m"))
+    cluster.settle()
+    turns = Turns(cluster, total="6", template=RULES)
+    changes = stand(turns, {"models/a": 1000, "models/a/transformer": 1600}).changes
+    assert [c.pipeline for c in changes] == ["models/a/transformer"]
+    (container,) = cluster.client.get("inferenceservices", "a", "models")["spec"]["transformer"]["containers"]
+    assert container["resources"]["requests"]["cpu"] == "1600m"
 
 
 def test_one_more_replica_where_each_would_have_too_many_cpus_and_one_fewer_where_too_few(cluster: Cluster) -> None:

@@ -33,12 +33,19 @@ class Site:
 
     source: ClassVar[dict[str, Any]] = {"kind": "file", "path": "load.csv"}
 
+    custom = False
+    calm: ClassVar[dict[str, Any]] = {"stabilisation": 0, "noise": 0}
+    more: ClassVar[dict[str, Any]] = {}
+    """Of the budget's spec."""
+
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
         cluster.space("headgate")
         cluster.client.create("nodes", make.node("n1"))
         for name, cpu in (("a", "1500m"), ("b", "500m")):
-            service = make.inference_service(name, "models", make.guaranteed(cpu), annotations=EXTERNAL)
+            service = make.inference_service(
+                name, "models", make.guaranteed(cpu), annotations=EXTERNAL, custom=self.custom
+            )
             cluster.client.create("inferenceservices", service)
         cluster.settle()
         (folder / "kubeconfig").write_text(json.dumps(cluster.kubeconfig()))
@@ -63,7 +70,8 @@ class Site:
                 "total": "2",
                 "mode": "Apply",
                 "pipelines": [{"selector": {}, "floor": "100m"}],
-                "calm": {"stabilisation": 0, "noise": 0},
+                "calm": self.calm,
+                **self.more,
             },
         }
         cluster.client.create("cpubudgets", body)
@@ -91,12 +99,10 @@ class Site:
         os.utime(self.folder / "load.csv")
 
     def asked(self, name: str) -> int:
-        (pod,) = self.cluster.of(name)
-        return parse_cpu(pod["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+        return sum(_request(pod["spec"]["containers"][0]) for pod in self.cluster.of(name))
 
     def actual(self, name: str) -> int:
-        (pod,) = self.cluster.of(name)
-        return parse_cpu(pod["status"]["containerStatuses"][0]["resources"]["requests"]["cpu"])
+        return sum(_request(c) for pod in self.cluster.of(name) for c in pod["status"].get("containerStatuses", ())[:1])
 
     def command(self, *options: str) -> list[str]:
         return [sys.executable, "-m", "headgate", "run", "run.yaml", *options]
@@ -153,6 +159,11 @@ class Metered(Site):
                 client.create(METRICS, {**kind, "metadata": meta, **measured})
             else:
                 client.patch(METRICS, meta["name"], meta["namespace"], measured)
+
+
+def _request(container: dict[str, Any]) -> int:
+    """Millicores that a container, or its status, asks for."""
+    return parse_cpu(container["resources"]["requests"]["cpu"])
 
 
 @pytest.fixture
@@ -217,6 +228,38 @@ def test_cpus_follow_the_metrics_api_where_nothing_else_is_known(double: Cluster
         assert parse_cpu(rows["models/b"]["used"]) <= 1200
         assert site.actual("a") >= 200
         assert max(site.sums) <= 2000
+    finally:
+        site.close()
+
+
+class Rolling(Site):
+    """Grants that stood for a second become the services' own setting, and have four to succeed."""
+
+    custom = True
+    more: ClassVar[dict[str, Any]] = {
+        "total": "4",
+        "pipelines": [{"selector": {}, "floor": "100m", "ceiling": "700m"}],
+        "template": {"write": True, "after": "1s", "timeout": "4s"},
+    }
+
+
+def test_a_setting_is_restored_by_the_process_after_the_one_that_was_killed(double: Cluster, tmp_path: Path) -> None:
+    site = Rolling(double, tmp_path)
+
+    def setting(name: str) -> str:
+        found = double.client.get("inferenceservices", name, "models")["spec"]["predictor"]["containers"]
+        return str(found[0]["resources"]["requests"]["cpu"])
+
+    earlier = {"a": setting("a"), "b": setting("b")}
+    double.client.patch("nodes", "n1", "", {"spec": {"unschedulable": True}})  # no new pod is ever ready
+    try:
+        first = site.start()
+        until(lambda: {"a": setting("a"), "b": setting("b")} != earlier)
+        first.kill()
+        first.communicate()
+        site.start()
+        until(lambda: {"a": setting("a"), "b": setting("b")} == earlier)
+        until(lambda: "RolloutFailed" in {r["reason"] for r in site.status().get("refused", ())})
     finally:
         site.close()
 
