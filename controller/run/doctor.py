@@ -19,7 +19,7 @@ from headgate.controller.run.status import View
 from headgate.core.budgets import CPUBudget
 from headgate.core.hookspecs import CommandLine
 from headgate.core.hosting import ExaminedHome, ExaminedHost, Finding, Outcome, Rejected
-from headgate.core.model import Unknown
+from headgate.core.model import Demand, Unknown
 from headgate.core.units import format_cpu, format_duration
 
 PASSING = frozenset({"NothingSelected", "Vetoed"})
@@ -152,20 +152,27 @@ def _load(views: Collection[View], now: float) -> Iterator[Finding]:
     if samples:
         name, oldest = min(samples.items(), key=lambda item: item[1].time)
         known += f", the oldest {format_duration(max(0.0, round(now - oldest.time, 1)))} ago ({name})"
+    decisions = [view.verdict.decision for view in views if view.verdict.decision is not None]
+    demands = {name: demand for decision in decisions for name, demand in decision.demands.items()}
     unknown = {
         name: f"{name} ({demand.reason})" if name in samples else name
-        for view in views
-        if view.verdict.decision is not None
-        for name, demand in view.verdict.decision.demands.items()
+        for name, demand in demands.items()
         if isinstance(demand, Unknown)
     }
     missing = [text for _, text in sorted({**{n: n for n in names - samples.keys()}, **unknown}.items())]
-    if not missing:
+    by_cpu = sorted(name for name, demand in demands.items() if isinstance(demand, Demand) and demand.basis == "cpu")
+    if missing:
+        advice = "docs/sources.md: add a source, or correct its names and queries; they keep what they have until then"
+        yield Finding("load", Outcome.WARN, f"{known}; load not known of {_listed(missing)}", advice)
+    elif by_cpu:
+        advice = "docs/sources.md: add a source that counts requests; without one no SLO can be judged"
+        yield Finding("load", Outcome.WARN, f"{known}; known by the CPU in use alone: {_listed(by_cpu)}", advice)
+    else:
         yield Finding("load", Outcome.OK, known)
-        return
-    listed = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
-    advice = "docs/sources.md: add a source, or correct its names and queries; they keep what they have until then"
-    yield Finding("load", Outcome.WARN, f"{known}; load not known of {listed}", advice)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def _show(findings: Sequence[Finding], form: str) -> None:

@@ -167,6 +167,10 @@ def test_samples_that_do_not_say_how_many_requests_arrive(scene: Site) -> None:
     code, found = scene.doctor()
     assert code == 0
     assert found["load"]["outcome"] == "warn"
+    assert found["load"]["found"].endswith("known by the CPU in use alone: models/a, models/b")
+    scene.load.write_text("pipeline,window,queue\nmodels/a,10,1\nmodels/b,10,5\n")
+    _, found = scene.doctor()
+    assert found["load"]["outcome"] == "warn"
     assert "models/a (the samples do not say how many requests arrive)" in found["load"]["found"]
 
 
