@@ -16,7 +16,8 @@ from prometheus_api_client.exceptions import PrometheusApiClientException
 from pydantic import Field
 
 from headgate.controller.sources.http import HttpSettings, Url, explain
-from headgate.controller.sources.recipes import RECIPES, Recipe
+from headgate.controller.sources.recipe import Recipe
+from headgate.controller.sources.recipes import RECIPES
 from headgate.core.config import Model, Seconds
 from headgate.core.hookspecs import SourceError
 from headgate.core.model import Sample
@@ -57,7 +58,17 @@ class PrometheusSettings(HttpSettings):
     """Which Prometheus, and what to ask it."""
 
     url: Url
-    recipe: Literal["engine", "kserve", "kserve-knative", "seldon", "seldon-v1", "bentoml", "none"] = "engine"
+    recipe: Literal[
+        "engine",
+        "kserve",
+        "kserve-knative",
+        "kserve-triton",
+        "kserve-mlserver",
+        "seldon",
+        "seldon-v1",
+        "bentoml",
+        "none",
+    ] = "engine"
     window: Annotated[Seconds, Field(ge=1)] = Field(default=60.0, description="Range of the rates: 4 scrapes or more")
     match: Mapping[LabelName, str] = Field(default_factory=dict, description="Further labels: {namespace: prod}")
     queries: Queries = Field(default=Queries(), description="In the place of the recipe's, for all pipelines")
