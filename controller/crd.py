@@ -129,7 +129,7 @@ def _status() -> dict[str, Any]:
         "observedGeneration": {"type": "integer", "format": "int64"},
     }
     conditions |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-    for name in ("pipelines", "refused"):
+    for name in ("pipelines", "graphs", "refused"):
         found["properties"][name] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     clean: dict[str, Any] = _without_defaults(found)
     return clean

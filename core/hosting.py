@@ -32,6 +32,27 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class GraphPart:
+    """What a graph asks of one pipeline."""
+
+    visits: float
+    """Requests for one of the graph's."""
+    share: float
+    """Of the pipeline's requests, 0 to 1, that come by the graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphLoad:
+    """A pipeline of pipelines: requests that pass several of them."""
+
+    name: str
+    rate: float | None
+    """Requests per second; None: not known, and graphs of one pipeline are taken as equally busy."""
+    parts: Mapping[str, GraphPart]
+    """By pipeline."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """What a host serves under one budget, as it is now.
 
@@ -54,6 +75,7 @@ class Inventory:
     """What the host itself knows of the load, if anything; sources say more."""
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """For the report, by pipeline: plain values."""
+    graphs: tuple[GraphLoad, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +88,6 @@ class Order:
     grants: Mapping[str, int]
     replicas: Mapping[str, int]
     """Millicores of each replica."""
-    demands: Demands = field(default_factory=dict)
-    """What was found of their load, for hosts that divide an SLO or a weight by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +151,15 @@ class HostAdapter(Protocol):
 
     def close(self) -> None:
         """Give up the connection; everything keeps serving with its last CPUs."""
+        ...
+
+
+@runtime_checkable
+class InformedHost(Protocol):
+    """A host that divides an SLO or a weight by the load of its parts."""
+
+    def learn(self, demands: Demands) -> None:
+        """What decisions have found of any pipelines' load."""
         ...
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from headgate.adapters.kserve.attribution import figures, graph_loads
 from headgate.adapters.kserve.doctor import host_findings
 from headgate.adapters.kserve.inventory import inventory
 from headgate.adapters.kserve.members import Claim, claims
@@ -24,6 +25,7 @@ from headgate.adapters.kubernetes.cluster import answered, read_cluster
 from headgate.adapters.kubernetes.resize import Memory, Rules, Share, plan, resting
 from headgate.core.budgets import CPUBudget
 from headgate.core.hosting import Applied, Finding, Inventory, Keep, Order, Refusal
+from headgate.core.model import Demands
 
 
 class KserveAdapter:
@@ -51,10 +53,12 @@ class KserveAdapter:
         self._budgets = {budget.key: budget for budget in budgets}
         self._read = self._clock()
         found = self._seen = survey(self._api, self._settings.namespaces, self._read)
-        claimed = claims(found, budgets, self._known.loads)
+        rates, times = self._known.rates, self._known.times
+        claimed = claims(found, budgets, graph_loads(found.graphs, rates))
         return {
-            key: inventory(
-                found, claim, self._settings.least, slos(claim, found.graphs, self._known.times), self._notes
+            key: replace(
+                inventory(found, claim, self._settings.least, slos(claim, found.graphs, times), self._notes),
+                graphs=figures(claim, found.graphs, rates),
             )
             for key, claim in claimed.items()
         }
@@ -73,7 +77,6 @@ class KserveAdapter:
         self._memory = outcome.memory
         if not dry_run:
             self._orders = tuple(orders)
-            self._known = learned(self._known, orders)
         slow = Slow()
         for order, share in zip(orders, shares, strict=True):
             claim, room = claimed[order.budget.key], share.room - sum(step.cost for step in made.steps)
@@ -82,6 +85,10 @@ class KserveAdapter:
                 path.step(look)
         self._notes = slow.notes
         return {share.budget: _applied(share, outcome, slow) for share in shares}
+
+    def learn(self, demands: Demands) -> None:
+        """As InformedHost."""
+        self._known = learned(self._known, demands)
 
     def resume(self, kept: Mapping[str, Any], keep: Keep) -> None:
         """As LastingHost."""
@@ -118,7 +125,8 @@ class KserveAdapter:
         else:
             cluster = read_cluster(self._api, namespaces, main_containers)
             self._seen = replace(self._seen, cluster=cluster, time=self._clock())
-        return claims(self._seen, list(self._budgets.values()), self._known.loads)
+        loads = graph_loads(self._seen.graphs, self._known.rates)
+        return claims(self._seen, list(self._budgets.values()), loads)
 
     def _shares(self, claimed: Mapping[str, Claim], orders: Sequence[Order]) -> list[Share]:
         assert self._seen is not None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headgate.adapters.kserve.graphs import Graph
 from headgate.adapters.kserve.members import Claim, Member
-from headgate.core.hosting import Order
-from headgate.core.model import Demand, Slo
+from headgate.core.model import Demand, Demands, Slo
 
 STAGES = ("predictor", "transformer")
 """Components that every prediction passes; an explainer answers requests of another kind."""
@@ -18,24 +17,22 @@ STAGES = ("predictor", "transformer")
 class Known:
     """What earlier decisions knew of the load."""
 
-    loads: Mapping[str, float] = field(default_factory=dict)
-    """Requests per second of graphs, by namespace/name."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Requests per second, by pipeline."""
     times: Mapping[str, float] = field(default_factory=dict)
     """CPU seconds per request, by pipeline."""
 
 
-def learned(known: Known, orders: Sequence[Order]) -> Known:
+def learned(known: Known, demands: Demands) -> Known:
     """With what the latest decisions knew. A value stays until it has changed by a fifth: each change of an SLO or a
     weight has everything divided anew.
     """
-    loads, times = dict(known.loads), dict(known.times)
-    for order in orders:
-        for name, demand in order.demands.items():
-            if isinstance(demand, Demand):
-                _follow(times, name, demand.cpu_seconds_per_request)
-                if name.endswith("/router"):
-                    _follow(loads, name.removesuffix("/router"), demand.arrival_rate)
-    return Known(loads, times)
+    rates, times = dict(known.rates), dict(known.times)
+    for name, demand in demands.items():
+        if isinstance(demand, Demand) and demand.basis != "cpu":
+            _follow(times, name, demand.cpu_seconds_per_request)
+            _follow(rates, name, demand.arrival_rate)
+    return Known(rates, times)
 
 
 def _follow(values: dict[str, float], name: str, value: float) -> None:

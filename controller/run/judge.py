@@ -158,7 +158,6 @@ class Judge:
             config.budget.total - config.budget.reserve,
             reviewed.allocation.grants,
             reviewed.allocation.replicas,
-            reviewed.demands,
         )
         return Verdict(order, reviewed)
 

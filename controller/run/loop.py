@@ -16,7 +16,7 @@ from headgate.controller.run.reporter import Reporter
 from headgate.controller.run.settings import RunSettings
 from headgate.controller.run.status import View
 from headgate.core.budgets import CPUBudget, by_age
-from headgate.core.hosting import Applied, Inventory, Keep, LastingHost, Rejected
+from headgate.core.hosting import Applied, InformedHost, Inventory, Keep, LastingHost, Rejected
 from headgate.core.model import Sample
 
 log = logging.getLogger("headgate.run")
@@ -109,6 +109,7 @@ class Loop:
             self.views = {b.key: self._view(b, held, inventories.get(b.key), samples) for b in budgets}
             return
         views = {b.key: self._judge(known, b, held, inventories.get(b.key), samples, now) for b in budgets}
+        self._inform(views)
         known.judges = {key: judge for key, judge in known.judges.items() if key in views}
         memory.standing = {k: found for k, j in known.judges.items() if (found := j.standing()) is not None}
         known.orders = {
@@ -168,6 +169,11 @@ class Loop:
             self._known = None
         self.record.leads = leads
         return self._known
+
+    def _inform(self, views: Mapping[str, View]) -> None:
+        if isinstance(self._parts.host, InformedHost):
+            decisions = [view.verdict.decision for view in views.values() if view.verdict.decision is not None]
+            self._parts.host.learn({name: d for decision in decisions for name, d in decision.demands.items()})
 
     def _resume(self, kept: Mapping[str, object], keep: Keep) -> None:
         host, known = self._parts.host, kept.get(HOST)

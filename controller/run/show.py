@@ -65,6 +65,10 @@ def _table(view: View, *, dry_run: bool) -> None:
     click.echo(f"budget {view.budget.key}: {status['mode']}")
     # Not wrapped to 80 columns when the output is piped to something that reads lines.
     Console(width=None if sys.stdout.isatty() else 240, markup=False, highlight=False).print(table)
+    for graph in status["graphs"]:
+        parts = ", ".join(f"{part['name']} ({part['share']:.0%} of its requests)" for part in graph["pipelines"])
+        rate = f"{graph['rate']:g} requests/s" if "rate" in graph else "load not known"
+        click.echo(f"graph {graph['name']}: {rate}, {graph['granted']} CPUs: {parts}")
     for condition in status["conditions"]:
         if (condition["status"] == "True") != (condition["type"] in ("Accepted", "Ready", "Applied")):
             click.echo(f"{condition['type']}={condition['status']}: {condition['reason']}: {condition['message']}")

@@ -11,7 +11,7 @@ from pydantic import Field
 from headgate.controller.run.judge import Refused, Trouble, Verdict
 from headgate.core.budgets import CPUBudget, Mode
 from headgate.core.config import Model
-from headgate.core.hosting import Applied, Inventory, Refusal
+from headgate.core.hosting import Applied, GraphLoad, Inventory, Refusal
 from headgate.core.model import Demand, Sample
 from headgate.core.units import MILLI, format_cpu
 
@@ -41,6 +41,24 @@ class PipelineStatus(Model):
     reason: str = Field(default="", description="Why it has what it is to have")
 
 
+class GraphPartStatus(Model):
+    """What a graph asks of one pipeline."""
+
+    name: str
+    visits: float = Field(description="Requests for one of the graph's")
+    share: float = Field(description="Of the pipeline's requests, 0 to 1, that come by the graph")
+
+
+class GraphStatus(Model):
+    """An InferenceGraph: a pipeline of pipelines, which may share some of them with other graphs."""
+
+    name: str
+    rate: float | None = Field(default=None, description="Requests per second; left out where not known")
+    granted: str = Field(description="CPUs of its pipelines, each by the graph's share of its requests")
+    load: str | None = Field(default=None, description="CPUs that its requests keep busy, as expected")
+    pipelines: tuple[GraphPartStatus, ...] = ()
+
+
 class RefusedStatus(Model):
     """What is left alone."""
 
@@ -59,6 +77,7 @@ class BudgetStatus(Model):
     unmet: str | None = None
     count: int = Field(default=0, description="Pipelines")
     pipelines: tuple[PipelineStatus, ...] = ()
+    graphs: tuple[GraphStatus, ...] = ()
     refused: tuple[RefusedStatus, ...] = ()
     conditions: tuple[Condition, ...] = ()
 
@@ -164,6 +183,7 @@ def status_of(view: View) -> dict[str, Any]:
             )
             for name in names
         ),
+        graphs=tuple(_graph(view, graph) for graph in (view.inventory.graphs if view.inventory is not None else ())),
         refused=tuple(
             RefusedStatus(name=name, reason=refusal.reason, message=refusal.message[:MOST_TEXT])
             for name, refusal in sorted(view.refusals.items())
@@ -171,6 +191,23 @@ def status_of(view: View) -> dict[str, Any]:
         conditions=tuple(conditions_of(view)),
     )
     return status.model_dump(mode="json", exclude_none=True)
+
+
+def _graph(view: View, graph: GraphLoad) -> GraphStatus:
+    loads = {name: view.load(name) for name in graph.parts}
+    known = {name: load for name, load in loads.items() if load is not None}
+    return GraphStatus(
+        name=graph.name,
+        rate=None if graph.rate is None else float(f"{graph.rate:.3g}"),
+        granted=format_cpu(round(sum(part.share * view.granted.get(name, 0) for name, part in graph.parts.items()))),
+        load=_cpu(round(sum(graph.parts[name].share * load for name, load in known.items())))
+        if known.keys() == loads.keys()
+        else None,
+        pipelines=tuple(
+            GraphPartStatus(name=name, visits=round(part.visits, 3), share=round(part.share, 3))
+            for name, part in sorted(graph.parts.items())
+        ),
+    )
 
 
 def rejected_status(generation: int, message: str) -> dict[str, Any]:
@@ -231,8 +268,9 @@ def significant(status: Mapping[str, Any]) -> Any:
     quiet = {"used", "load", "reason", "unmet"}
     pipelines = [{k: v for k, v in p.items() if k not in quiet} for p in status.get("pipelines", ())]
     conditions = [{k: v for k, v in c.items() if k != "message"} for c in status.get("conditions", ())]
-    rest = {k: v for k, v in status.items() if k not in ("pipelines", "conditions", "unmet")}
-    return rest, pipelines, conditions
+    graphs = [(graph["name"], [part["name"] for part in graph["pipelines"]]) for graph in status.get("graphs", ())]
+    rest = {k: v for k, v in status.items() if k not in ("pipelines", "graphs", "conditions", "unmet")}
+    return rest, pipelines, graphs, conditions
 
 
 def _cpu(millicores: int | None) -> str | None:

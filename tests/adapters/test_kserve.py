@@ -19,6 +19,7 @@ from headgate.adapters.kserve.settings import KserveSettings
 from headgate.adapters.kubernetes.api import Api
 from headgate.core.budgets import BudgetSpec, CPUBudget, Selector
 from headgate.core.hosting import Applied, Inventory, Order
+from headgate.core.model import Demand
 
 Object = dict[str, Any]
 EXTERNAL = {"serving.kserve.io/autoscalerClass": "external"}
@@ -329,6 +330,37 @@ def test_a_graph_is_a_pipeline_of_its_services(cluster: Cluster) -> None:
     assert set(found) == {"models/a", "models/b", "models/g/router"}, "c is not in the graph"
     assert {p.weight for p in found.values()} == {3.0}
     assert [p.slo.latency for p in found.values() if p.slo] == [pytest.approx(0.04)] * 2
+
+
+def test_a_service_of_two_graphs_goes_by_the_load_that_each_brings(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    for name in ("own", "both", "other"):
+        serve(cluster, name, make.guaranteed("200m"))
+    for name, services in (("one", ("own", "both")), ("two", ("both", "other"))):
+        steps = [{"serviceName": service} for service in services]
+        body = {
+            "apiVersion": "serving.kserve.io/v1alpha1",
+            "kind": "InferenceGraph",
+            "metadata": {"name": name, "namespace": "models"},
+            "spec": {"nodes": {"root": {"routerType": "Sequence", "steps": steps}}},
+        }
+        cluster.client.create("inferencegraphs", body)
+    cluster.settle()
+    turns = Turns(cluster, rules=[{"graphs": ["one"], "weight": 4}, {"graphs": ["two"], "weight": 1}])
+    seen = turns.observe()
+    assert {graph.name: graph.rate for graph in seen.graphs} == {"models/one": None, "models/two": None}
+    assert next(p.weight for p in seen.pipelines if p.name == "models/both") == pytest.approx(2.5)
+    # No router is measured; what the services of their own get tells: 30 and 10 requests a second.
+    turns.host.learn({"models/own": Demand((30.0,), 0.01), "models/other": Demand((10.0,), 0.01)})
+    seen = turns.observe()
+    assert next(p.weight for p in seen.pipelines if p.name == "models/both") == pytest.approx((30 * 4 + 10 * 1) / 40)
+    one, two = seen.graphs
+    assert (one.rate, two.rate) == (30.0, 10.0)
+    assert (one.parts["models/both"].share, two.parts["models/both"].share) == (0.75, 0.25)
+    # A router that is measured is believed.
+    turns.host.learn({"models/two/router": Demand((90.0,), 0.01)})
+    seen = turns.observe()
+    assert next(p.weight for p in seen.pipelines if p.name == "models/both") == pytest.approx((30 * 4 + 90 * 1) / 120)
 
 
 def test_what_the_nodes_have_can_be_the_total(cluster: Cluster) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headgate.adapters.kserve.attribution import figures, graph_loads
 from headgate.adapters.kserve.graphs import Graph, read_graph
 from headgate.adapters.kserve.members import Claim, Member, rules_for
 from headgate.adapters.kserve.services import read_service
 from headgate.adapters.kserve.slos import Known, learned, slos
 from headgate.adapters.kserve.targets import raised
 from headgate.core.budgets import BudgetSpec, CPUBudget
-from headgate.core.hosting import Order
 from headgate.core.model import Demand
 
 Object = dict[str, Any]
@@ -87,9 +86,7 @@ def test_the_slo_of_a_service_is_divided_by_the_service_times_of_its_stages() ->
         for name, c in zip(names, ("predictor", "transformer"), strict=True)
     )
     claim = Claim(rule, members)
-    known = learned(
-        Known(), [Order(rule, 4000, {}, {}, {"m/a": Demand((1.0,), 0.03), "m/a/transformer": Demand((1.0,), 0.01)})]
-    )
+    known = learned(Known(), {"m/a": Demand((1.0,), 0.03), "m/a/transformer": Demand((1.0,), 0.01)})
     found = slos(claim, {}, known.times)
     assert {name: slo.latency for name, slo in found.items()} == {
         "m/a": pytest.approx(0.075),
@@ -98,12 +95,61 @@ def test_the_slo_of_a_service_is_divided_by_the_service_times_of_its_stages() ->
 
 
 def test_what_was_learned_follows_changes_of_a_fifth_only() -> None:
-    rule = budget({"services": ["a"]})
-    order = Order(rule, 4000, {}, {}, {"m/g/router": Demand((100.0,), 0.01)})
-    known = learned(Known(), [order])
-    assert known == Known({"m/g": 100.0}, {"m/g/router": 0.01})
-    assert learned(known, [replace(order, demands={"m/g/router": Demand((119.0,), 0.01)})]) == known
-    assert learned(known, [replace(order, demands={"m/g/router": Demand((121.0,), 0.01)})]).loads == {"m/g": 121.0}
+    def seen(rate: float) -> dict[str, Demand]:
+        return {"m/g/router": Demand((rate,), 0.01)}
+
+    known = learned(Known(), seen(100.0))
+    assert known == Known({"m/g/router": 100.0}, {"m/g/router": 0.01})
+    assert learned(known, seen(119.0)) == known
+    assert learned(known, seen(121.0)).rates == {"m/g/router": 121.0}
+    by_cpu = {"m/x": Demand((50.0,), 0.02, basis="cpu")}
+    assert learned(known, by_cpu) == known, "CPU in use tells neither a rate nor a cost"
+
+
+ONE = graph("one", root=("Sequence", [{"serviceName": "own"}, {"serviceName": "both"}]))
+TWO = graph(
+    "two",
+    root=("Splitter", [{"serviceName": "both", "weight": 50}, {"serviceName": "other", "weight": 50}]),
+)
+GRAPHS = {"m/one": ONE, "m/two": TWO}
+
+
+def test_a_graph_is_as_busy_as_its_router_or_a_service_of_its_own() -> None:
+    assert graph_loads(GRAPHS, {}) == {}
+    assert graph_loads(GRAPHS, {"m/both": 99.0}) == {}, "who of the two asks it, nobody knows"
+    # Half of the requests of `two` come to `other`.
+    assert graph_loads(GRAPHS, {"m/own": 30.0, "m/other": 10.0}) == {"m/one": 30.0, "m/two": 20.0}
+    assert graph_loads(GRAPHS, {"m/own": 30.0, "m/one/router": 25.0}) == {"m/one": 25.0}, "5 come past the graph"
+    alone = {"m/g": SPLIT}
+    assert graph_loads(alone, {"m/pre": 12.0, "m/x": 8.0, "m/y": 5.0}) == {"m/g": 10.0}, "the least of 12, 10 and 25"
+
+
+def shares(rates: dict[str, float]) -> dict[str, tuple[float | None, dict[str, float]]]:
+    rule = budget({"graphs": ["one", "two"]})
+    members = tuple(
+        Member(f"m/{name}", found[0], service=service(name), graphs=found[1])
+        for name in ("own", "both", "other")
+        if (found := rules_for(rule, service(name), GRAPHS, {}))
+    )
+    router = Member("m/one/router", members[0].rules, component="router", graphs=("m/one",))
+    found_loads = figures(Claim(rule, (*members, router)), GRAPHS, rates)
+    return {load.name: (load.rate, {name: part.share for name, part in load.parts.items()}) for load in found_loads}
+
+
+def test_a_service_of_two_graphs_is_attributed_by_their_loads() -> None:
+    # 30 requests of `one`, and half of the 20 of `two`: 40 in all.
+    found = shares({"m/own": 30.0, "m/other": 10.0})
+    assert found["m/one"] == (30.0, {"m/own": 1.0, "m/both": 0.75, "m/one/router": 1.0})
+    assert found["m/two"] == (20.0, {"m/both": 0.25, "m/other": 1.0})
+    # 80 requests come to it: half of them by no graph.
+    assert shares({"m/own": 30.0, "m/other": 10.0, "m/both": 80.0})["m/one"][1]["m/both"] == 0.375
+
+
+def test_graphs_of_unknown_load_share_by_visits() -> None:
+    found = shares({"m/own": 30.0})
+    assert found["m/two"][0] is None
+    assert found["m/one"][1]["m/both"] == pytest.approx(1 / 1.5)
+    assert found["m/two"][1]["m/both"] == pytest.approx(0.5 / 1.5)
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 500), min_size=1, max_size=8))

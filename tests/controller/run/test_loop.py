@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from headgate.core.budgets import CPUBudget
-from headgate.core.hosting import Rejected
+from headgate.core.hosting import GraphLoad, GraphPart, Inventory, Rejected
+from headgate.core.model import Demands
+from headgate.core.units import parse_cpu
 
 from .conftest import Bench, MemoryHome, budget
 from .memory_host import MemoryHost, Service
@@ -398,3 +403,32 @@ def test_a_stop_without_the_lead_writes_nothing(bench: Bench) -> None:
     saves, writes = bench.home.saves, len(bench.host.writes)
     bench.loop.finish(lambda _: None)
     assert (bench.home.saves, len(bench.host.writes)) == (saves, writes)
+
+
+class Composed(MemoryHost):
+    """Says that both its services are parts of a graph, and listens to what is found of their load."""
+
+    told: Demands = MappingProxyType({})
+
+    def observe(self, budgets: Sequence[CPUBudget]) -> Mapping[str, Inventory]:
+        parts = {"a/idle": GraphPart(0.5, 0.5), "a/busy": GraphPart(1.0, 0.75)}
+        found = super().observe(budgets)
+        return {key: replace(seen, graphs=(GraphLoad("a/flow", 12.345, parts),)) for key, seen in found.items()}
+
+    def learn(self, demands: Demands) -> None:
+        self.told = demands
+
+
+def test_graphs_are_told_with_what_they_have_of_each_pipeline() -> None:
+    host = Composed({"a/idle": Service(2000, rate=3), "a/busy": Service(2000, rate=30)})
+    bench = Bench(host, MemoryHome([budget(mode="Recommend")]))
+    bench.turns(2)
+    (graph,) = bench.home.reports["a/main"][-1]["graphs"]
+    # Half of 2 CPUs and three quarters of 2; loads of 0.3 and 3.
+    assert (graph["name"], graph["rate"], graph["granted"]) == ("a/flow", 12.3, "2500m")
+    assert parse_cpu(graph["load"]) == pytest.approx(0.5 * 300 + 0.75 * 3000, rel=0.05)
+    assert [(part["name"], part["visits"], part["share"]) for part in graph["pipelines"]] == [
+        ("a/busy", 1.0, 0.75),
+        ("a/idle", 0.5, 0.5),
+    ]
+    assert set(host.told) == {"a/idle", "a/busy"}, "a host that recommends learns, too"
