@@ -29,6 +29,8 @@ class Refusal:
     """One CamelCase word of docs/refusals.md, as conditions and metrics have it."""
     message: str
     """What is in the way and what to do about it."""
+    most: int | None = None
+    """Millicores that a pipeline may be given instead; None: it has to stay as it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from headgate.adapters.kserve.survey import Survey, survey
 from headgate.adapters.kserve.targets import share_of
 from headgate.adapters.kserve.template import Templates
 from headgate.adapters.kserve.writes import Look, Slow
-from headgate.adapters.kubernetes.actuate import Outcome, Resizer
+from headgate.adapters.kubernetes.actuate import Outcome, Resizer, less_of
 from headgate.adapters.kubernetes.api import Api
 from headgate.adapters.kubernetes.cluster import answered, read_cluster
 from headgate.adapters.kubernetes.resize import Memory, Rules, Share, plan, resting
@@ -84,7 +84,9 @@ class KserveAdapter:
             for path in (self._templates, self._replicas):
                 path.step(look)
         self._notes = slow.notes
-        return {share.budget: _applied(share, outcome, slow) for share in shares}
+        return {
+            share.budget: _applied(share, order, outcome, slow) for order, share in zip(orders, shares, strict=True)
+        }
 
     def learn(self, demands: Demands) -> None:
         """As InformedHost."""
@@ -135,7 +137,7 @@ class KserveAdapter:
         return [share_of(claimed[order.budget.key], order, least, memory, asked) for order in orders]
 
 
-def _applied(share: Share, outcome: Outcome, slow: Slow) -> Applied:
+def _applied(share: Share, order: Order, outcome: Outcome, slow: Slow) -> Applied:
     """One budget's part of an outcome."""
     granted: dict[str, int] = {}
     for managed in share.pods:
@@ -146,5 +148,9 @@ def _applied(share: Share, outcome: Outcome, slow: Slow) -> Applied:
         granted=granted,
         changes=tuple(change for change in (*outcome.changes, *slow.changes) if change.pipeline in granted),
         pending={name: text for name, text in (slow.pending | outcome.pending).items() if name in granted},
-        refused={name: refusal for name, refusal in outcome.refused.items() if name in granted},
+        refused={
+            name: less_of(refusal, granted[name], order.grants.get(name, 0))
+            for name, refusal in outcome.refused.items()
+            if name in granted
+        },
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headgate.adapters.kubernetes.api import STRATEGIC, Api, ApiError, path
@@ -16,7 +16,9 @@ from headgate.core.units import format_cpu
 _BELIEVED = 300.0
 """Seconds for which the server's answer to a dry run is not asked for again."""
 _REMEMBERED = frozenset({"NodeCapacity", "QuotaExceeded", "LimitRange", "QosClass", "Denied", "Invalid"})
-"""Refusals that a smaller grant avoids; the others end as soon as somebody acts on them."""
+"""Refusals that a smaller change may avoid; the others end as soon as somebody acts on them."""
+_WORTH = 50
+"""Millicores: less of a growth than this is not tried where all of it was refused."""
 
 _SAID = (
     ("running on node without support for resize", "NodeTooOld", "upgrade the node to Kubernetes 1.33 or newer"),
@@ -42,6 +44,14 @@ def refusal_of(error: ApiError) -> Refusal:
         found = ((why, what) for text, why, what in _SAID if text in error.message)
         reason, remedy = next(found, fallback)
     return Refusal(reason, f"{error.message}: {remedy}")
+
+
+def less_of(refusal: Refusal, has: int, wanted: int) -> Refusal:
+    """A refusal of a growth with what may be tried instead: half of it, and half of that after the next refusal."""
+    half = (wanted - has) // 2
+    if refusal.reason not in _REMEMBERED or half < _WORTH:
+        return refusal
+    return replace(refusal, most=has + half)
 
 
 def body_of(pod: Pod, cpu: Cpu) -> dict[str, Any]:
@@ -221,7 +231,7 @@ class Resizer:
         outcome.pending.pop(step.of.pipeline, None)
         if refusal.reason in _REMEMBERED:
             group = [other.of for other in (*plan.steps, *plan.waiting)]
-            outcome.memory = outcome.memory.failed(group, step.of, refusal, until)
+            outcome.memory = outcome.memory.forbidden(group, step.of, step.after, refusal, until)
 
 
 class _Gone(Exception):  # noqa: N818 - the pod's state, not an error of ours

@@ -10,7 +10,7 @@ What is remembered (`Memory`) only saves useless attempts: bounds that a node or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from headgate.adapters.kubernetes.pods import Cpu, Pod, Stage
@@ -35,6 +35,12 @@ class Managed:
         return taken(self.pod, self.limits_only)
 
     @property
+    def reserved(self) -> int:
+        """Millicores that nobody else may have yet: also what no node will do, until it has been taken back."""
+        asked = amount(self.pod.main.spec, self.limits_only) if self.target is not None else 0
+        return max(self.taken, asked)
+
+    @property
     def in_force(self) -> int:
         """Millicores that it has."""
         return amount(self.pod.in_force, self.limits_only)
@@ -53,7 +59,7 @@ class Share:
     @property
     def room(self) -> int:
         """Millicores that nobody has taken; below 0 where more is taken than there is."""
-        return self.total - sum(max(m.taken, self.asked.get(m.pod.uid, 0)) for m in self.pods)
+        return self.total - sum(max(m.reserved, self.asked.get(m.pod.uid, 0)) for m in self.pods)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,14 @@ class Bound:
 
     least: int
     most: int | None
+    back: int
+    """Millicores that it is to have where its target lies beyond: what it had when that failed."""
     until: float
     refusal: Refusal
+
+    def allows(self, target: int) -> bool:
+        """Whether a target may be tried."""
+        return self.least <= target and (self.most is None or target <= self.most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +89,41 @@ class Memory:
     """When a change was first seen waiting, where its condition does not tell."""
 
     def failed(self, group: Iterable[Managed], pod: Managed, refusal: Refusal, until: float) -> Memory:
-        """After a change of `pod` failed: it stays as it is, and those of its pipeline that grew with it go back."""
+        """After a node failed to change `pod`: it stays as it is, and those of its pipeline that grew go back.
+
+        A smaller change would wait, or fail, as long: it is not tried either.
+        """
         here = pod.in_force
         asked = amount(pod.pod.main.spec, pod.limits_only)
         grows = (asked if asked != here else pod.target or 0) > here
-        bounds = dict(self.bounds)
-        bounds[pod.pod.uid] = Bound(0, here, until, refusal) if grows else Bound(here, None, until, refusal)
-        for other in group if grows else ():
-            uid = other.pod.uid
-            if other.pipeline == pod.pipeline and uid != pod.pod.uid and uid in self.before and uid not in bounds:
-                bounds[uid] = Bound(0, self.before[uid], until, refusal)
+        bound = Bound(0, here, here, until, refusal) if grows else Bound(here, None, here, until, refusal)
+        group = group if grows else ()
+        return self._bounded(group, pod, bound, lambda _, back: Bound(0, back, back, until, refusal))
+
+    def forbidden(self, group: Iterable[Managed], pod: Managed, asked: int, refusal: Refusal, until: float) -> Memory:
+        """After the server refused `asked` millicores for `pod`: as `failed`, but less of a change may be tried.
+
+        The server answers at once and before anything is changed, so trying costs nothing.
+        """
+        here = pod.in_force
+        if asked == here:
+            return self  # what was to be taken back; why, is remembered already
+        grows = asked > here
+        bound = Bound(0, asked - 1, here, until, refusal) if grows else Bound(asked + 1, None, here, until, refusal)
+
+        def other(managed: Managed, back: int) -> Bound:
+            return Bound(0, max(back, (managed.target or 0) - 1), back, until, refusal)
+
+        return self._bounded(group if grows else (), pod, bound, other)
+
+    def _bounded(
+        self, group: Iterable[Managed], pod: Managed, bound: Bound, other: Callable[[Managed, int], Bound]
+    ) -> Memory:
+        bounds = {**self.bounds, pod.pod.uid: bound}
+        for managed in group:
+            uid = managed.pod.uid
+            if managed.pipeline == pod.pipeline and uid in self.before and uid not in bounds:
+                bounds[uid] = other(managed, self.before[uid])
         return replace(self, bounds=bounds)
 
 
@@ -155,7 +192,7 @@ def plan(
         for managed in share.pods:
             wish = _wish(managed, memory)
             bound = memory.bounds.get(managed.pod.uid)
-            if bound is not None and managed.target is not None and not _allows(bound, managed.target):
+            if bound is not None and managed.target is not None and not bound.allows(managed.target):
                 refused[managed.pipeline] = bound.refusal
             if isinstance(wish, Refusal):
                 refused[managed.pipeline] = wish
@@ -239,18 +276,14 @@ def _failure(pod: Pod, seen: float | None, now: float, rules: Rules) -> Refusal 
     return None
 
 
-def _allows(bound: Bound, target: int) -> bool:
-    return bound.least <= target and (bound.most is None or target <= bound.most)
-
-
 def _wish(managed: Managed, memory: Memory) -> Step | Refusal | str | None:
     """The step towards a pod's target; a text: what it waits for; None: it is there, or only counts."""
     pod, target = managed.pod, managed.target
     if target is None or pod.deleting or pod.finished:
         return None
     bound = memory.bounds.get(pod.uid)
-    if bound is not None and not _allows(bound, target):
-        target = max(bound.least, target if bound.most is None else min(bound.most, target))
+    if bound is not None and not bound.allows(target):
+        target = bound.back
         if target == managed.in_force:
             # As it was, to the millicore: its limit may have been another than a grant's.
             if pod.main.spec == pod.in_force:

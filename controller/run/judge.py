@@ -116,7 +116,7 @@ class Judge:
         return verdict
 
     def refuse(self, refusals: Mapping[str, Refusal], inventory: Inventory, now: float) -> None:
-        """The host said no: these pipelines keep what they have, and their CPUs are not counted on."""
+        """The host said no: these pipelines keep what they have, or get no more than the host would do."""
         pipelines = {pipeline.name: pipeline for pipeline in inventory.pipelines}
         for name, refusal in refusals.items():
             if name in pipelines and not pipelines[name].pinned:
@@ -164,7 +164,7 @@ class Judge:
     def _configured(self, budget: CPUBudget, inventory: Inventory) -> Config:
         spec = budget.spec
         base = Config(
-            pipelines=tuple(replace(p, pinned=p.pinned or p.name in self._refused) for p in inventory.pipelines),
+            pipelines=tuple(_within(p, self._refused.get(p.name)) for p in inventory.pipelines),
             budget=Budget(inventory.total, min(spec.reserve, inventory.total), spec.core_groups(), inventory.nodes),
             policy=spec.policy_name(inventory.pipelines),
             estimator=self._estimator,
@@ -188,6 +188,16 @@ class Judge:
         self._trouble = message
         self._last = None
         return Verdict(trouble=Trouble(reason, message))
+
+
+def _within(pipeline: Pipeline, refused: Refused | None) -> Pipeline:
+    """What the host will do of a pipeline: up to what it says, else nothing."""
+    if refused is None:
+        return pipeline
+    most = refused.refusal.most
+    if pipeline.pinned or most is None or most < pipeline.floor:
+        return replace(pipeline, pinned=True)
+    return replace(pipeline, ceiling=most if pipeline.ceiling is None else min(most, pipeline.ceiling))
 
 
 def _resumed(state: State, standing: Standing, config: Config) -> State:

@@ -468,7 +468,9 @@ def test_the_meanings_of_a_403_are_told_apart(cluster: Cluster, also: Object | N
     turns.observe()
     applied = turns.apply({"models/a": grant}, dry_run=True)
     assert applied.refused["models/a"].reason == reason, applied.refused["models/a"]
-    assert applied.changes[0].refused == applied.refused["models/a"]
+    told = applied.changes[0].refused
+    assert told is not None
+    assert told.message == applied.refused["models/a"].message
     assert turns.reach({"models/a": grant}).granted["models/a"] <= 8000
 
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headgate.adapters.kubernetes.actuate import less_of
 from headgate.adapters.kubernetes.pods import Qos
 from headgate.adapters.kubernetes.resize import Managed, Memory, Plan, Rules, Share, plan, resting
 from headgate.adapters.kubernetes.shape import LEAST
+from headgate.core.hosting import Refusal
 
 from .cluster_state import Nodes, Virtual
 
@@ -160,6 +162,45 @@ def test_a_group_that_failed_half_way_goes_back_together() -> None:
     assert pods[0].actual == (800, 800)
     back = next_plan(world, targets, 2000, made.memory, 1)
     assert {s.of.pod.name: s.after for s in back.steps} == {"a-0": 300, "a-1": 300}
+
+
+def test_what_the_server_refused_is_not_tried_again_and_less_of_it_is() -> None:
+    world = Nodes({"n": 4000}, [Virtual("a-0", "n", (300, 300)), Virtual("a-1", "n", (300, 300))])
+    made = next_plan(world, {"a-0": 2000, "a-1": 2000}, 4000, Memory())
+    world.pods[0].write(made.steps[0])
+    world.admit(world.pods[0], 0)
+    world.put_in_force(world.pods[0])
+    # The first has grown when the server says no to the second, half-way of which it would do.
+    refusal = Refusal("QuotaExceeded", "exceeded quota")
+    (second,) = [s.of for s in made.steps if s.of.pod.name == "a-1"]
+    memory = made.memory.forbidden([s.of for s in made.steps], second, 2000, refusal, 600.0)
+    again = next_plan(world, {"a-0": 2000, "a-1": 2000}, 4000, memory, 1)
+    assert again.refused == {"a": refusal}
+    assert {s.of.pod.name: s.after for s in again.steps} == {"a-0": 300}, "they stay alike"
+    less = next_plan(world, {"a-0": 1100, "a-1": 1100}, 4000, memory, 1)
+    assert not less.refused
+    assert {s.of.pod.name: s.after for s in less.steps} == {"a-0": 1100, "a-1": 1100}
+
+
+@pytest.mark.parametrize(("has", "wanted", "most"), [(500, 1500, 1000), (500, 600, 550), (500, 590, None)])
+def test_of_a_growth_that_the_server_refused_half_is_tried_while_it_is_worth_it(
+    has: int, wanted: int, most: int | None
+) -> None:
+    assert less_of(Refusal("QuotaExceeded", ""), has, wanted).most == most
+    assert less_of(Refusal("Infeasible", ""), has, wanted).most is None, "the node never will, or not for long"
+
+
+def test_what_a_node_will_never_do_is_given_to_nobody_else_before_it_is_taken_back() -> None:
+    pods = [Virtual("a-0", "n", (300, 300)), Virtual("b-0", "n", (300, 300))]
+    world = Nodes({"n": 4000}, pods, stubborn={"a-0"})
+    made = next_plan(world, {"a-0": 700, "b-0": 300}, 1000, Memory())
+    pods[0].write(made.steps[0])
+    world.admit(pods[0], 0)
+    both = next_plan(world, {"a-0": 300, "b-0": 700}, 1000, made.memory, 1)
+    assert [(s.of.pod.name, s.after) for s in both.steps] == [("a-0", 300)]
+    pods[0].write(both.steps[0])
+    world.admit(pods[0], 1)
+    assert [s.after for s in next_plan(world, {"a-0": 300, "b-0": 700}, 1000, both.memory, 2).steps] == [700]
 
 
 def test_pods_that_leave_count_until_they_are_gone_and_are_not_touched() -> None:

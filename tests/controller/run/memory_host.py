@@ -25,6 +25,8 @@ class Service:
     actual: int = -1
     since: float = 0.0
     refuses: bool = False
+    most: int | None = None
+    """It refuses more, and says so."""
 
     def __post_init__(self) -> None:
         if self.actual < 0:
@@ -122,6 +124,8 @@ class MemoryHost:
             ):
                 continue
             refusal = Refusal("NodeFull", "the node has no room: add a node") if service.refuses else None
+            if service.most is not None and grant > service.most:
+                refusal = Refusal("Quota", "the quota has no room for that: raise it", service.most)
             if refusal is not None:
                 refused[name] = refusal
             elif not dry_run:

@@ -176,6 +176,16 @@ def test_one_without_samples_keeps_what_it_has_while_the_others_share_the_rest(b
     assert sum(bench.asked().values()) == 4000
 
 
+def test_what_the_host_would_do_less_of_is_given_less(bench: Bench) -> None:
+    bench.turns(2)
+    before = bench.asked()["a/busy"]
+    bench.host.services["a/busy"].rate = 1000.0
+    bench.host.services["a/busy"].most = before + 100
+    bench.turns(3)
+    assert bench.asked()["a/busy"] == before + 100
+    assert bench.home.condition("a/main", "Conflict") == ("True", "Refused")
+
+
 def test_what_the_host_refuses_keeps_its_cpus_and_is_not_counted_on(bench: Bench) -> None:
     bench.host.services["a/idle"].refuses = True
     bench.turns(2)
