@@ -64,6 +64,52 @@ def real(control_plane: ControlPlane) -> Iterator[Cluster]:
     control_plane.clean()
 
 
+@pytest.fixture(scope="session")
+def populated_plane() -> Iterator[ControlPlane]:
+    """A real control plane with a controller manager, a scheduler and two kubelets, for the whole session."""
+    from tests.cluster.harness import TOKENS, Cluster
+    from tests.cluster.real import OTHERS, SERVER, ControlPlane, assets
+
+    folder = assets((*SERVER, *OTHERS))
+    if folder is None:
+        pytest.skip(f"KUBEBUILDER_ASSETS names no folder with {', '.join((*SERVER, *OTHERS))}")
+    plane = ControlPlane(folder, TOKENS, {"n1": 4, "n2": 4, "static": 4})
+    Cluster(plane).install()
+    yield plane
+    plane.close()
+
+
+@pytest.fixture
+def populated(populated_plane: ControlPlane) -> Iterator[Cluster]:
+    """A cluster with two real kubelets; clean again after each test."""
+    from tests.cluster.harness import Cluster
+
+    found = Cluster(populated_plane, installed=True)
+    found.space()
+    yield found
+    found.close()
+    populated_plane.clean()
+
+
+@pytest.fixture(params=["double", "populated"])
+def town(request: pytest.FixtureRequest) -> Cluster:
+    """A cluster that goes on by itself: nodes of 4 CPUs, kubelets real where they can be had.
+
+    On the one named "static" the CPU manager's policy is static; pods have to ask for it.
+    """
+    from tests.cluster import builders as make
+    from tests.cluster.kubelet import NodeRules
+
+    found: Cluster = request.getfixturevalue(request.param)
+    if not found.real:
+        for name in ("n1", "n2", "static"):
+            found.client.create("nodes", make.node(name, "4"))
+        found.kubelets.rules["static"] = NodeRules(static=True)
+    found.client.patch("nodes", "static", "", {"spec": {"unschedulable": True}})
+    found.live()
+    return found
+
+
 @pytest.fixture(params=["double", "real"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     """Each of the two in turn."""

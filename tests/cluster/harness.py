@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -27,6 +29,8 @@ class Plane(Protocol):
     """A control plane."""
 
     real: bool
+    inhabited: bool
+    """Whether kubelets, a scheduler and a controller manager of its own run in it."""
 
     def client(self, agent: str) -> Client:
         """As an administrator; `agent` is the field manager of what it writes."""
@@ -54,6 +58,7 @@ class Double:
     """The double as a control plane."""
 
     real = False
+    inhabited = False
 
     def __init__(self) -> None:
         self.server = ApiServer()
@@ -103,6 +108,8 @@ class Cluster:
         self._scheduler = plane.client("kube-scheduler")
         self._installed = installed
         self._bound = 0
+        self._ended = threading.Event()
+        self._life: threading.Thread | None = None
 
     @property
     def faults(self) -> Any:
@@ -172,9 +179,28 @@ class Cluster:
         """Everybody looks once; `seconds` pass for the kubelets."""
         if self._installed:
             self.kserve.sync()
+        if self.plane.inhabited:
+            return
         self.deployments.sync()
         schedule(self._scheduler)
         self.kubelets.step(seconds)
+
+    def live(self) -> None:
+        """From here on everybody acts by themselves, in real time, until `close`."""
+
+        def run() -> None:
+            last = time.monotonic()
+            while not self._ended.wait(0.1):
+                now = time.monotonic()
+                try:
+                    self.step(now - last)
+                except (RequestError, OSError):
+                    continue  # somebody else wrote meanwhile: the next look is a fresh one
+                finally:
+                    last = now
+
+        self._life = threading.Thread(target=run, name="cluster", daemon=True)
+        self._life.start()
 
     def settle(self, rounds: int = 12) -> None:
         """Until nobody changes anything any more."""
@@ -216,6 +242,9 @@ class Cluster:
 
     def close(self) -> None:
         """The emulated parts stop, and the double; a real plane is its session's."""
+        self._ended.set()
+        if self._life is not None:
+            self._life.join()
         self.kubelets.stop()
         if not self.real:
             self.plane.close()

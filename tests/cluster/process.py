@@ -69,12 +69,13 @@ class Load:
 class Headgate:
     """The controller, until `kill` or `close`."""
 
-    def __init__(self, cluster: Cluster, folder: Path, load: Load, token: str = "") -> None:
+    def __init__(self, cluster: Cluster, folder: Path, load: Load, token: str = "", **host: Any) -> None:
+        """`host`: further settings of the host."""
         (folder / "kubeconfig").write_text(yaml.safe_dump(cluster.kubeconfig(token)))
         access = {"kubeconfig": "kubeconfig"}
-        lease = {"duration": "3s", "deadline": "1s", "retry": "500ms"}
+        lease = {"duration": "2s", "deadline": "1s", "retry": "250ms"}
         settings = {
-            "host": {"kind": "kserve", **access},
+            "host": {"kind": "kserve", **access, **host},
             "home": {"kind": "kubernetes", "namespace": "headgate", "lease": lease, **access},
             "interval": "500ms",
             "grace": "4s",

@@ -1,4 +1,9 @@
-"""A real control plane: etcd and kube-apiserver from the folder that KUBEBUILDER_ASSETS names, as envtest runs them."""
+"""A real control plane: etcd and kube-apiserver from the folder that KUBEBUILDER_ASSETS names, as envtest runs them.
+
+Where that folder has them too, a controller manager, a scheduler and kubelets: `kubelet-fakecri` is a kubelet's own
+code over a container runtime that only keeps books, as kubemark's hollow nodes are. It takes its size and the CPU
+manager's policy from FAKE_CPUS and FAKE_CPU_MANAGER_POLICY.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +42,15 @@ _CLEANED = (
 )
 
 
-def assets() -> Path | None:
-    """Where the binaries are; None: nowhere."""
+SERVER = ("etcd", "kube-apiserver")
+OTHERS = ("kube-controller-manager", "kube-scheduler", "kubelet-fakecri")
+
+
+def assets(programs: Sequence[str] = SERVER) -> Path | None:
+    """Where the binaries are; None: not all of them are there."""
     named = os.environ.get("KUBEBUILDER_ASSETS", "")
     folder = Path(named)
-    there = named and all((folder / name).is_file() for name in ("etcd", "kube-apiserver"))
+    there = named and all((folder / name).is_file() for name in programs)
     return folder if there else None
 
 
@@ -51,7 +60,9 @@ class ControlPlane:
     real = True
     faults = None
 
-    def __init__(self, folder: Path, tokens: Mapping[str, User]) -> None:
+    def __init__(self, folder: Path, tokens: Mapping[str, User], nodes: Mapping[str, int] | None = None) -> None:
+        """`nodes`: CPUs by name of nodes with kubelets, and with them the other programs of a cluster."""
+        self.inhabited = nodes is not None
         self._state = tempfile.TemporaryDirectory(prefix="headgate-cluster-")
         self._here = Path(self._state.name)
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -59,6 +70,8 @@ class ControlPlane:
         self._write_credentials(tokens)
         try:
             self._run(folder)
+            if nodes is not None:
+                self._inhabit(folder, nodes)
         except BaseException:
             self.close()
             raise
@@ -103,7 +116,8 @@ class ControlPlane:
                     client.patch(plural, meta["name"], meta["namespace"], {"metadata": {"finalizers": None}})
                 client.delete(plural, meta["name"], meta["namespace"], grace=0 if plural == "pods" else None)
         for item in client.list("nodes"):
-            client.delete("nodes", item["metadata"]["name"])
+            if not self.inhabited:  # a kubelet does not register a second time
+                client.delete("nodes", item["metadata"]["name"])
         for plural in ("clusterrolebindings", "clusterroles"):
             for item in client.list(plural):
                 meta = item["metadata"]
@@ -166,11 +180,34 @@ class ControlPlane:
         self.address = f"https://127.0.0.1:{port}"
         self._wait()
 
-    def _start(self, program: Path, *arguments: str) -> None:
+    def _inhabit(self, folder: Path, nodes: Mapping[str, int]) -> None:
+        manager, scheduler, kubelet = (folder / name for name in OTHERS)
+        access = self._here / "kubeconfig"
+        access.write_text(json.dumps(self.kubeconfig()))
+        common = (f"--kubeconfig={access}", "--leader-elect=false", "--secure-port=0")
+        self._start(manager, *common, f"--service-account-private-key-file={self._here}/sa.key")
+        self._start(scheduler, *common)
+        for (name, cpus), port in zip(nodes.items(), _free_ports(len(nodes)), strict=True):
+            (own := self._here / name).mkdir()
+            self._start(
+                kubelet,
+                f"--kubeconfig={access}",
+                f"--name={name}",
+                f"--kubelet-port={port}",
+                "--kubelet-read-only-port=0",
+                log=name,
+                FAKE_CPUS=str(cpus),
+                FAKE_CPU_MANAGER_POLICY="static" if name == "static" else "none",
+                FAKE_MEMORY_MIB="16384",
+                TMPDIR=str(own),
+            )
+
+    def _start(self, program: Path, *arguments: str, log: str = "", **environment: str) -> None:
         guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []  # nothing outlives the tests
-        with (self._here / f"{program.name}.log").open("wb") as log:
+        with (self._here / f"{log or program.name}.log").open("wb") as file:
             command = [*guard, str(program), *arguments]
-            self._processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=self._here))
+            more = {**os.environ, **environment}
+            self._processes.append(subprocess.Popen(command, stdout=file, stderr=file, cwd=self._here, env=more))
 
     def _wait(self) -> None:
         end = time.monotonic() + _START

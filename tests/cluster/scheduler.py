@@ -9,6 +9,7 @@ from .double.pods import requested
 from .double.quantities import parse
 
 Object = dict[str, Any]
+CORDONED = "node.kubernetes.io/unschedulable"
 
 
 def taken(pod: Object) -> dict[str, Any]:
@@ -32,9 +33,9 @@ def schedule(client: Client) -> None:
     if not waiting:
         return
     room: dict[str, Any] = {}
-    for node in client.list("nodes"):
-        if not node["spec"].get("unschedulable"):
-            room[node["metadata"]["name"]] = {k: parse(v) for k, v in node["status"]["allocatable"].items()}
+    nodes = {node["metadata"]["name"]: node for node in client.list("nodes")}
+    for name, node in nodes.items():
+        room[name] = {k: parse(v) for k, v in node["status"]["allocatable"].items()}
     for pod in pods:
         free = room.get(pod["spec"].get("nodeName", ""))
         if free is not None and pod["status"].get("phase") not in ("Succeeded", "Failed"):
@@ -42,7 +43,11 @@ def schedule(client: Client) -> None:
                 free[name] = free.get(name, 0) - value
     for pod in sorted(waiting, key=lambda pod: pod["metadata"]["creationTimestamp"]):
         asked = requested(pod)
-        fitting = [n for n, free in room.items() if all(free.get(name, 0) >= value for name, value in asked.items())]
+        fitting = [
+            name
+            for name, free in room.items()
+            if admits(nodes[name], pod) and all(free.get(each, 0) >= value for each, value in asked.items())
+        ]
         if not fitting:
             continue
         chosen = max(fitting, key=lambda name: room[name]["cpu"])
@@ -55,3 +60,13 @@ def schedule(client: Client) -> None:
                 raise
         for name, value in asked.items():
             room[chosen][name] = room[chosen].get(name, 0) - value
+
+
+def admits(node: Object, pod: Object) -> bool:
+    """Whether a node is one that the pod may be on, whatever room it has."""
+    labels, spec = node["metadata"].get("labels") or {}, pod["spec"]
+    if not (spec.get("nodeSelector") or {}).items() <= labels.items():
+        return False
+    return not node["spec"].get("unschedulable") or any(
+        one.get("key") == CORDONED for one in spec.get("tolerations") or []
+    )

@@ -68,19 +68,6 @@ def moved(cluster: Cluster) -> bool:
     return cpus(cluster, "b") >= 1200 and cpus(cluster, "a") <= 800
 
 
-def test_cpus_move_to_where_the_load_is_without_a_restart(served: Cluster, start: Start) -> None:
-    recorder = Recorder(served)
-    names = {pod["metadata"]["name"] for pod in served.pods()}
-    running = start()
-    until(f"CPUs move; see {running.log}", lambda: moved(served))
-    assert running.end() == 0
-    recorder.check(2000)
-    assert {pod["metadata"]["name"] for pod in served.pods()} == names
-    status = served.client.get("cpubudgets", "shared", "models")["status"]
-    assert {condition["type"] for condition in status["conditions"]}
-    assert {pipeline["name"] for pipeline in status["pipelines"]} == {"models/a", "models/b"}
-
-
 def test_a_killed_controllers_change_is_finished_by_the_next_one(served: Cluster, start: Start) -> None:
     recorder = Recorder(served)
     served.kubelets.default.delay = NEVER
