@@ -45,6 +45,16 @@ class Refused:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a verdict is made from; of any pipelines, those of the inventory among them."""
+
+    inventory: Inventory
+    samples: Mapping[str, Sample]
+    learned: Mapping[str, Any]
+    now: float
+
+
 class Judge:
     """Calls decide() for one budget. Whatever goes wrong in there is a Trouble, and the budget's CPUs stay."""
 
@@ -87,16 +97,10 @@ class Judge:
             return self._restored
         return Standing(_digest(*made_for), self._state.quiet, allocation)
 
-    def decide(
-        self,
-        budget: CPUBudget,
-        inventory: Inventory,
-        samples: Mapping[str, Sample],
-        learned: Mapping[str, Any],
-        now: float,
-    ) -> Verdict:
-        """The budget's verdict at `now`, from `samples` and what was `learned`, both of any pipelines."""
-        self._forgive(inventory.pipelines, now)
+    def decide(self, budget: CPUBudget, facts: Facts) -> Verdict:
+        """What the budget's pipelines are to have."""
+        inventory = facts.inventory
+        self._forgive(inventory.pipelines, facts.now)
         if not inventory.pipelines:
             self._last = None
             whole = inventory.refused.get(budget.key)
@@ -104,7 +108,7 @@ class Judge:
                 return Verdict(trouble=Trouble("NotObserved", whole.message))
             return Verdict(trouble=Trouble("NothingSelected", "its rules select no service that runs"))
         try:
-            verdict = self._decide(budget, inventory, samples, learned, now)
+            verdict = self._decide(budget, facts)
         except Infeasible as error:
             return self._failed("Infeasible", str(error))
         except ValueError as error:
@@ -133,22 +137,16 @@ class Judge:
             if now < refused.until and present.get(name) == refused.pipeline
         }
 
-    def _decide(
-        self,
-        budget: CPUBudget,
-        inventory: Inventory,
-        samples: Mapping[str, Sample],
-        learned: Mapping[str, Any],
-        now: float,
-    ) -> Verdict:
+    def _decide(self, budget: CPUBudget, facts: Facts) -> Verdict:
+        inventory = facts.inventory
         names = {pipeline.name for pipeline in inventory.pipelines}
         config = self._configured(budget, inventory)
-        state = replace(self._state, learned={name: value for name, value in learned.items() if name in names})
+        state = replace(self._state, learned={name: value for name, value in facts.learned.items() if name in names})
         if self._restored is not None:
             state = _resumed(state, self._restored, config)
-        seen = {name: sample for name, sample in samples.items() if name in names}
+        seen = {name: sample for name, sample in facts.samples.items() if name in names}
         observation = Observation(seen, _current(state, config, inventory))
-        self._state, decision = decide(state, observation, config, now)
+        self._state, decision = decide(state, observation, config, facts.now)
         self._restored = None
         reviewed = self._extensions.review(decision, observation, config)
         if isinstance(reviewed, str):

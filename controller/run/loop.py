@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from headgate.controller.run.clock import Clock
-from headgate.controller.run.grants import Grants
-from headgate.controller.run.judge import Judge, Trouble, Verdict
+from headgate.controller.run.judge import Facts, Judge, Trouble, Verdict
 from headgate.controller.run.nodes_view import Divided
 from headgate.controller.run.parts import Known, Parts, Record
+from headgate.controller.run.permit import Permit
 from headgate.controller.run.reporter import Reporter
 from headgate.controller.run.settings import RunSettings
 from headgate.controller.run.status import View
+from headgate.controller.run.watch import Seen, Watch
 from headgate.core.budgets import CPUBudget, by_age
 from headgate.core.hosting import Applied, InformedHost, Inventory, Keep, LastingHost, Rejected
-from headgate.core.model import Sample
 
 log = logging.getLogger("headgate.run")
 
@@ -25,8 +25,6 @@ TICK = 1.0
 """Seconds between two looks at a change that is under way, at the pause switch, and at who leads."""
 HOST = "host"
 """Key of the host's own part of the state."""
-SAME = 0.25
-"""A sample is the one before when nothing but its time differs, by less than so many seconds: ages are rounded."""
 
 
 class Loop:
@@ -40,12 +38,8 @@ class Loop:
         self._applies = applies
         self._clock = clock
         self._known: Known | None = None
-        self._samples: dict[str, Sample] = {}
-        self._grants = Grants()
-        self._followed: frozenset[str] = frozenset()
-        self._deadline: float | None = None
-        self._asked = -1e18
-        self._held: str | None = None
+        self._watch = Watch(parts.extensions)
+        self._permit = Permit(parts.home)
         self.views: Mapping[str, View] = {}
         """By budget, as of the last turn or tick; replaced as a whole."""
         self.rejected: Mapping[str, Rejected] = {}
@@ -76,7 +70,7 @@ class Loop:
     @property
     def followed(self) -> frozenset[str]:
         """The pipelines that the sources were asked for."""
-        return self._followed
+        return self._watch.followed
 
     changed = False
     """Whether a budget was found changed between two turns."""
@@ -104,11 +98,11 @@ class Loop:
         budgets = self._read_budgets()
         known = self._term(leads, now)
         inventories = self._look(budgets)
-        samples = self._observe(inventories, now)
+        seen = Seen(held, inventories, self._watch.observe(inventories, now), now)
         if known is None:
-            self.views = {b.key: self._view(b, held, inventories.get(b.key), samples) for b in budgets}
+            self.views = {b.key: self._view(b, seen) for b in budgets}
             return
-        views = {b.key: self._judge(known, b, held, inventories.get(b.key), samples, now) for b in budgets}
+        views = {b.key: self._judge(known, b, seen) for b in budgets}
         self._inform(views)
         known.judges = {key: judge for key, judge in known.judges.items() if key in views}
         memory.standing = {k: found for k, j in known.judges.items() if (found := j.standing()) is not None}
@@ -184,27 +178,8 @@ class Loop:
         """What the host wants to be remembered, before it goes on."""
         return self._keep({HOST: values}, {}, self._clock())
 
-    def _observe(self, inventories: Mapping[str, Inventory], now: float) -> Mapping[str, Sample]:
-        names = frozenset(p.name for inventory in inventories.values() for p in inventory.pipelines)
-        if names != self._followed:
-            self._parts.extensions.follow(sorted(names))
-            self._followed = names
-        own = {name: sample for inventory in inventories.values() for name, sample in inventory.samples.items()}
-        self._grants.note({name: n for inventory in inventories.values() for name, n in inventory.granted.items()}, now)
-        found = self._parts.extensions.observe(own, now)
-        self._samples = {name: _same_or(self._samples.get(name), sample) for name, sample in found.items()}
-        return {name: self._grants.beside(sample) for name, sample in self._samples.items()}
-
-    def _judge(
-        self,
-        known: Known,
-        budget: CPUBudget,
-        held: str | None,
-        inventory: Inventory | None,
-        samples: Mapping[str, Sample],
-        now: float,
-    ) -> View:
-        view = self._view(budget, held, inventory, samples)
+    def _judge(self, known: Known, budget: CPUBudget, seen: Seen) -> View:
+        view, inventory = self._view(budget, seen), seen.inventories.get(budget.key)
         if inventory is None:
             return replace(view, verdict=Verdict(trouble=Trouble("NotObserved", "the host says nothing of it")))
         judge = known.judges.get(budget.key)
@@ -213,16 +188,13 @@ class Loop:
             judge = Judge(self._parts.extensions, self._parts.estimator, self._settings.retry_refused)
             judge.restore(memory.standing.get(budget.key))
             known.judges[budget.key] = judge
-        verdict = judge.decide(budget, inventory, samples, memory.learned, now)
-        memory.learn(judge.state, now)
+        verdict = judge.decide(budget, Facts(inventory, seen.samples, memory.learned, seen.now))
+        memory.learn(judge.state, seen.now)
         return replace(view, verdict=verdict, refused=judge.refused)
 
-    def _view(
-        self, budget: CPUBudget, held: str | None, inventory: Inventory | None, samples: Mapping[str, Sample]
-    ) -> View:
-        if held is None and budget.spec.paused:
-            held = "spec.paused is true"
-        return View(budget, self._applies, held, inventory, samples)
+    def _view(self, budget: CPUBudget, seen: Seen) -> View:
+        held = "spec.paused is true" if seen.held is None and budget.spec.paused else seen.held
+        return View(budget, self._applies, held, seen.inventories.get(budget.key), seen.samples)
 
     # Without a write -------------------------------------------------------------------------------------------------
 
@@ -230,7 +202,7 @@ class Loop:
         """Look once, so that the sources know what to read."""
         try:
             budgets = self._read_budgets()
-            self._observe(self._parts.host.observe(budgets), self._clock())
+            self._watch.observe(self._parts.host.observe(budgets), self._clock())
         except Exception as error:  # noqa: BLE001 - the turn that follows says what is wrong
             log.debug("nothing is seen yet: %s", error)
 
@@ -243,9 +215,9 @@ class Loop:
             self._parts.memory.recall(kept, now)
             self._resume(kept, lambda _: False)
             inventories = self._parts.host.observe(budgets)
-            samples = self._observe(inventories, now)
+            seen = Seen(held, inventories, self._watch.observe(inventories, now), now)
             known = Known()
-            views = {b.key: self._judge(known, b, held, inventories.get(b.key), samples, now) for b in budgets}
+            views = {b.key: self._judge(known, b, seen) for b in budgets}
             orders = [view.verdict.order for view in views.values() if view.verdict.order is not None]
             made = self._parts.host.apply(orders, lambda: False, dry_run=True) if orders else {}
             # Nothing is under way: it would only begin.
@@ -260,17 +232,8 @@ class Loop:
 
     def allowed(self) -> bool:
         """Whether a write may be made at this moment: leading, not paused, not past the time to stop."""
-        now = self.record.beat = self._clock()
-        home = self._parts.home
-        if not home.leads() or (self._deadline is not None and now >= self._deadline):
-            return False
-        if now - self._asked >= TICK:
-            try:
-                self._held, self._asked = home.paused(), now
-            except Exception as error:  # noqa: BLE001 - who cannot ask does not write
-                log.warning("the pause switch cannot be read: %s", error)
-                return False
-        return self._held is None
+        self.record.beat = now = self._clock()
+        return self._permit.allowed(now)
 
     def _save(self, known: Known, now: float) -> bool:
         """Write down what is about to be put in force."""
@@ -343,7 +306,7 @@ class Loop:
         """
         begun = self._clock()
         half = begun + self._settings.grace / 2
-        self._deadline = begun + self._settings.grace
+        self._permit.deadline = begun + self._settings.grace
         known = self._known
         if known is not None and self.pending:
             log.info("a change is under way: up to %g s for it to finish", self._settings.grace / 2)
@@ -390,10 +353,3 @@ class Loop:
 def _at_rest(applied: Applied | None) -> Applied | None:
     """Nothing is gone on with until the next turn has looked."""
     return None if applied is None else replace(applied, pending={})
-
-
-def _same_or(before: Sample | None, sample: Sample) -> Sample:
-    """`before` where `sample` is nothing but that read once more: its time was computed anew from its age."""
-    if before is not None and abs(sample.time - before.time) < SAME and replace(sample, time=before.time) == before:
-        return before
-    return sample
