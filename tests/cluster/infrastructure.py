@@ -6,8 +6,9 @@ of the site is told first, and notes what must not happen.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from headgate.adapters.infrastructure.capacity import BUFFER_API, RELEASED
 from headgate.adapters.infrastructure.scale import CAPI_DELETE
@@ -24,24 +25,8 @@ CAPI = "cluster.x-k8s.io"
 KARPENTER = "karpenter.sh"
 
 
-class Infrastructure(Protocol):
+class Nodes(ABC):
     """One group "pool" of nodes of 4 CPUs."""
-
-    def provider(self, limits: Object, access: Object) -> Object:
-        """`nodes.provider` of the settings."""
-
-    def size(self) -> int:
-        """Machines asked for."""
-
-    def settle(self) -> None:
-        """Look once, as its controllers do again and again."""
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-
-
-class Nodes:
-    """What the infrastructures share: nodes that come and go."""
 
     def __init__(self, cluster: Cluster, give_up: Callable[[str], None]) -> None:
         self.cluster, self.client, self.give_up = cluster, cluster.client, give_up
@@ -49,6 +34,8 @@ class Nodes:
         """Whether new machines bring no node."""
         self.failing = False
         """Whether they fail, where they can say so."""
+        self.slow = False
+        """Whether machines that are given up stay."""
         self.count = 0
 
     def install(self, *definitions: Object) -> None:
@@ -67,7 +54,21 @@ class Nodes:
         self.give_up(node)
         self.client.delete("nodes", node)
 
-    def close(self) -> None: ...
+    @abstractmethod
+    def provider(self, limits: Object, access: Object) -> Object:
+        """`nodes.provider` of the settings."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """Machines asked for."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Look once, as its controllers do again and again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave nothing behind."""
 
 
 class MachineDeployment(Nodes):
@@ -93,7 +94,7 @@ class MachineDeployment(Nodes):
     def settle(self) -> None:
         wanted, found = self.size(), self.client.list("machines", "capi")
         order = sorted(found, key=lambda m: not (m["metadata"].get("annotations") or {}).get(CAPI_DELETE))
-        for machine in order[: max(0, len(found) - wanted)]:
+        for machine in order[: 0 if self.slow else max(0, len(found) - wanted)]:
             if (node := machine["status"].get("nodeRef")) is not None:
                 self.take(node["name"])
             self.client.delete("machines", machine["metadata"]["name"], "capi")

@@ -18,11 +18,11 @@ from headgate.adapters.kubernetes.nodes_read import CORDONED, TAINT
 
 from . import builders as make
 from .harness import Cluster
-from .infrastructure import Infrastructure, MachineDeployment
+from .infrastructure import MachineDeployment, Nodes
 from .process import Load, until
 
 Object = dict[str, Any]
-Build = Callable[[Cluster, Callable[[str], None], int], Any]
+Build = Callable[[Cluster, Callable[[str], None], int], Nodes]
 NOTE = {"serving.kserve.io/autoscalerClass": "external"}
 LIMITS = {"name": "pool", "minimum": 1, "maximum": 3}
 HURRY = {
@@ -58,7 +58,7 @@ class Site:
         self.seen: list[str] = []
         self.hold = False
         """Whether kubelets end no pods."""
-        self.infrastructure: Infrastructure = build(cluster, self._given_up, size)
+        self.infrastructure = build(cluster, self._given_up, size)
         self.infrastructure.settle()
         cluster.plane.settle()
         service = make.inference_service("a", "models", make.guaranteed("500m"), annotations=NOTE)
@@ -71,7 +71,7 @@ class Site:
         self.load = Load(folder, {"models/a": 0.2})
         (folder / "kubeconfig").write_text(json.dumps(cluster.kubeconfig(token)))
         access = {"kubeconfig": "kubeconfig"}
-        lease = {"duration": "3s", "deadline": "1s", "retry": "200ms"}
+        lease = {"duration": "2s", "deadline": "1s", "retry": "200ms"}
         self.settings: Object = {
             "interval": "300ms",
             "listen": "127.0.0.1:0",
@@ -158,6 +158,11 @@ class Site:
             process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
         self.processes.append(process)
         return process
+
+    def kill(self) -> None:
+        """As the kernel does when memory runs out: no chance to clean up."""
+        self.processes[-1].kill()
+        self.processes[-1].wait()
 
     def read(self, path: str) -> str:
         """What the last process answers."""

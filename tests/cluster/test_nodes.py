@@ -81,3 +81,39 @@ def test_a_removal_is_undone_when_the_load_returns(site: Make) -> None:
     assert it.size() == 3
     assert "wrong" not in it.seen
     assert not it.wrong
+
+
+def test_a_removal_goes_on_through_a_crash_in_every_phase(site: Make) -> None:
+    """Each phase lasts for one interval at least; kubelets and machines wait until the crash has come."""
+    it = site(3, web=4, interval="1s", group={"minimum": 2})
+    it.hold = it.infrastructure.slow = True
+    for phase in ("marked", "shrinking", "cordoned", "draining", "deleting"):
+        it.start()
+        until(f"a node is {phase}", lambda phase=phase: it.phase() == phase)
+        it.kill()
+        it.hold = phase not in ("draining", "deleting")
+    it.infrastructure.slow = False
+    it.start()
+    it.shrinks_to(2)
+    until("nothing is left half done", lambda: set(it.stages().values()) == {""})
+    assert it.seen == ["marked", "cordoned"]
+    assert not it.wrong
+
+
+def test_an_addition_goes_on_through_crashes_and_a_machine_that_failed(site: Make) -> None:
+    it = site(1, group={"down_after": "1h"})
+    it.infrastructure.failing = True
+    it.busy(5.0)  # of which a node of 4 holds 4: 5 at a utilisation of 0.7 take two
+    it.start()
+    until("a machine was asked for", lambda: it.size() == 2)
+    it.kill()
+    it.infrastructure.failing, it.infrastructure.barren = False, True
+    it.start()
+    until("the one that failed is taken back", lambda: "no quota" in it.log.read_text())
+    until("another was asked for", lambda: it.infrastructure.count == 3)
+    it.kill()
+    it.start()
+    until("it is taken back as it never joined", lambda: "did not join within" in it.log.read_text())
+    it.infrastructure.barren = False
+    until("a node more", lambda: len(it.stages()) == 2)
+    assert not it.wrong

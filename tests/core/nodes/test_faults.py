@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from headgate.core.nodes.actions import Delete, Increase, Mark
 from headgate.core.nodes.model import PodDisruptionBudget
-from headgate.core.nodes.settings import DisruptionBudget
 from headgate.core.nodes.state import Phase, State
-from headgate.core.providers import InstanceState, NoCapacity, ProviderError, Refused, Unavailable
+from headgate.core.providers import InstanceState, Refused, Unavailable
 
 Make = Callable[..., Any]
 
@@ -199,50 +195,3 @@ def test_a_blocked_drain_times_out_and_is_undone(lab: Make, change: Make) -> Non
     assert not it.world.nodes[name].unschedulable
     assert "not drained within 20m" in it.state.postponed[name][1] or it.state.removals
     check(it)
-
-
-FAULTS: dict[str, ProviderError | None] = {
-    "none": None,
-    "unavailable": Unavailable("503"),
-    "capacity": NoCapacity("no such machines"),
-    "refused": Refused("forbidden"),
-}
-
-
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 10**9), nodes=st.integers(1, 6), budget=st.integers(1, 3))
-def test_whatever_happens_no_node_is_deleted_undrained_and_limits_hold(
-    lab: Make, seed: int, nodes: int, budget: int
-) -> None:
-    chance = random.Random(seed)
-    it = lab(nodes, pods_each=2, maximum=8, down_after=120, soak=20.0, budgets=(DisruptionBudget(nodes=budget),))
-    it.settings = replace(
-        it.settings, groups=(replace(it.settings.groups[0], delay_after_add=60.0, provisioning_timeout=200.0),)
-    )
-    calls = ("increase", "delete", "cancel_pending", "groups", "instances", "cordon", "mark")
-    trouble = chance.random() * 0.4
-    it.world.fault = lambda call, group: (
-        FAULTS[chance.choice(list(FAULTS))] if call in calls and chance.random() < trouble else None
-    )
-    it.world.provision = lambda: None if chance.random() < 0.2 else chance.uniform(10, 400)
-    for _ in range(30):
-        it.load(chance.choice([0.05, 0.1, 0.4, 0.7, 0.95]))
-        it.world.metrics = chance.random() > 0.1
-        if chance.random() < 0.1:
-            it.state = State() if chance.random() < 0.3 else State.from_json(it.state.to_json())
-            it.outcomes = ()
-        if chance.random() < 0.2 and it.world.nodes:
-            name = chance.choice(list(it.world.nodes))
-            it.world.nodes[name] = replace(it.world.nodes[name], ready=not it.world.nodes[name].ready)
-        it.run(chance.choice([10, 50, 150, 300]))
-        check(it)
-    it.world.fault = lambda call, group: None
-    it.world.provision = lambda: 60.0
-    it.world.metrics = True
-    it.world.nodes = {n: replace(node, ready=True) for n, node in it.world.nodes.items()}
-    it.load(0.1)
-    it.run(7_000)
-    check(it)
-    # It recovers: nothing is left half done, and every pod runs.
-    assert all(p.node for p in it.world.pods.values())
-    assert not any(n.cordoned_by_us for n in it.world.nodes.values()) or it.state.removals
