@@ -239,7 +239,7 @@ class Home(Protocol):
 
 @runtime_checkable
 class Counted(Protocol):
-    """A host or a home that counts its requests; both may."""
+    """A host, a home or a node provider that counts its requests to the API server; each may."""
 
     def requests(self) -> Mapping[tuple[str, str], int]:
         """Requests since the start by verb and outcome: the HTTP status, "0" where no answer came."""

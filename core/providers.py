@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class InstanceState(Enum):
@@ -139,4 +139,16 @@ class NodeProvider(Protocol):
 
     def template(self, group: str) -> NodeTemplate | None:
         """What a new node of the group will offer, or None when the provider cannot tell (the settings then must)."""
+        ...
+
+
+@runtime_checkable
+class Tidying(Protocol):
+    """A provider whose requests stay until somebody closes them."""
+
+    def tidy(self) -> None:
+        """Close the requests whose machines have come. Before every look whose plan may be carried out, and only then.
+
+        Raises ProviderError.
+        """
         ...

@@ -61,30 +61,28 @@ class CapacityProvider:
     """A NodeProvider that asks. Its groups belong to the cluster's autoscaler, which has the last word on machines.
 
     `delete` cannot delete: it releases a drained node, by name, and the cluster's autoscaler removes it as it is empty.
-    `groups` closes a request whose nodes have come (the only write of a read, off with
-    `settle=False`): left open it would keep as much room again free. Needs list and patch on nodes, and get, create and
-    patch on CapacityBuffers and PodTemplates, or on Deployments and PriorityClasses.
+    Needs list and patch on nodes, get, create and patch on CapacityBuffers and create on PodTemplates, or get, create
+    and patch on Deployments and create on PriorityClasses.
     """
 
-    def __init__(self, api: Api, groups: Sequence[CapacityGroup], *, settle: bool = True) -> None:
+    def __init__(self, api: Api, groups: Sequence[CapacityGroup]) -> None:
         self._api = api
         self._groups = {group.name: group for group in groups}
-        self._settle = settle
         self._buffers: bool | None = None
 
     def groups(self) -> Sequence[ProviderGroup]:
         """As NodeProvider."""
-        found = []
+        return [ProviderGroup(own.name, self._size(own), own.minimum, own.maximum) for own in self._groups.values()]
+
+    def tidy(self) -> None:
+        """See Tidying: a request that is left open keeps as much room again free."""
         for own in self._groups.values():
             request, live = self._request(own), len(self._live(own))
             wanted = _wanted(request)
-            if wanted is not None and live >= wanted and self._settle:
+            if wanted is not None and live >= wanted:
                 self._write(own, request, None, 0)
-                wanted = None
-            elif wanted is not None and wanted - live != _units(request) and self._settle:
+            elif wanted is not None and wanted - live != _units(request):
                 self._write(own, request, wanted, wanted - live)
-            found.append(ProviderGroup(own.name, max(live, wanted or 0), own.minimum, own.maximum))
-        return found
 
     def instances(self, group: str) -> Sequence[Instance]:
         """As NodeProvider: the nodes; those that are asked for have no name before they come."""
@@ -135,6 +133,13 @@ class CapacityProvider:
         key, _, value = own.node_label.partition("=")
         known = own.template.value()
         return NodeTemplate(known.cpu, known.memory, known.pods, {**known.labels, key: value}, known.taints)
+
+    def requests(self) -> Mapping[tuple[str, str], int]:
+        """See Counted."""
+        return self._api.requests()
+
+    def _size(self, own: CapacityGroup) -> int:
+        return max(len(self._live(own)), _wanted(self._request(own)) or 0)
 
     def _release(self, node: str) -> None:
         mark = {"metadata": {"annotations": {RELEASED: "true"}}}

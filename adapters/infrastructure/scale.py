@@ -237,6 +237,10 @@ class ScaleProvider:
         labels = dict(pair.partition("=")[::2] for pair in noted.get(f"{CAPACITY}labels", "").split(",") if pair)
         return NodeTemplate(parse_cpu(cpu), pods=int(noted.get(f"{CAPACITY}maxPods", 110)), labels=labels)
 
+    def requests(self) -> Mapping[tuple[str, str], int]:
+        """See Counted."""
+        return self._api.requests()
+
     def _delete_one(self, own: ScaleGroup, name: str) -> None:
         scaled = self._scaled(own)
         ledger = _ledger(scaled)

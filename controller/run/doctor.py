@@ -14,12 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from headgate.controller.run.clock import steady_clock
+from headgate.controller.run.nodes import Nodes
 from headgate.controller.run.opening import Running, open_run
 from headgate.controller.run.status import View
 from headgate.core.budgets import CPUBudget
 from headgate.core.hookspecs import CommandLine
 from headgate.core.hosting import ExaminedHome, ExaminedHost, Finding, Outcome, Rejected
 from headgate.core.model import Demand, Unknown
+from headgate.core.nodes.actions import Decision
 from headgate.core.units import format_cpu, format_duration
 
 PASSING = frozenset({"NothingSelected", "Vetoed"})
@@ -67,6 +69,8 @@ def examine(running: Running, clock: Callable[[], float]) -> Iterator[Finding]:
         yield Finding("first look", Outcome.FAIL, loop.record.problem, "mend what fails above, then look again")
     for view in loop.views.values():
         yield from _budget(view)
+    if running.nodes is not None:
+        yield from _nodes(running.nodes)
     yield from _sources(running)
     yield from _load(loop.views.values(), clock())
 
@@ -125,6 +129,21 @@ def _covered(view: View) -> str:
         f"{format_cpu(sum(inventory.granted.values()))} of {format_cpu(inventory.total)}; "
         f"mode {spec.mode}{', paused' if view.held is not None else ''}"
     )
+
+
+def _nodes(nodes: Nodes) -> Iterator[Finding]:
+    """Whether nodes and machines can be seen, and whose the groups are."""
+    view = nodes.view
+    if view is None:
+        found = nodes.record.problem or "were not looked at: there is no budget"
+        yield Finding("nodes", Outcome.FAIL, found, "mend what fails above; docs/nodes.md lists the permissions")
+        return
+    for problem in view.problems:
+        yield Finding("node provider", Outcome.FAIL, problem, "correct nodes.provider, or allow it to look")
+    for name, verdict in view.plan.verdicts.items():
+        outcome = Outcome.WARN if verdict.decision is Decision.REFUSED else Outcome.OK
+        advice = "docs/nodes.md: one owner per group" if outcome is Outcome.WARN else ""
+        yield Finding(f"node group {name}", outcome, "; ".join(verdict.reasons), advice)
 
 
 def _sources(running: Running) -> Iterator[Finding]:

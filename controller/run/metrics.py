@@ -97,8 +97,10 @@ class Metrics(Collector):
         requests = CounterMetricFamily(
             "headgate_api_requests", "Requests to the API server.", labels=["part", "verb", "code"]
         )
-        parts = (("host", self._running.host), ("home", self._running.home))
-        for name, part in parts:
+        running = self._running
+        provider = running.nodes.provider if running.nodes is not None else None
+        parts: dict[str, object] = {"host": running.host, "home": running.home, "nodes": provider}
+        for name, part in parts.items():
             if isinstance(part, Counted):
                 for (verb, code), count in sorted(part.requests().items()):
                     requests.add_metric([name, verb, code], count)

@@ -27,7 +27,7 @@ from headgate.core.nodes.model import Cluster, GroupView, NodeInfo, Outcome, Ste
 from headgate.core.nodes.plan import plan_nodes
 from headgate.core.nodes.settings import NodeSettings
 from headgate.core.nodes.state import Phase, State
-from headgate.core.providers import Conflict, NodeProvider, ProviderError
+from headgate.core.providers import Conflict, NodeProvider, ProviderError, Tidying
 
 log = logging.getLogger("headgate.nodes")
 
@@ -144,7 +144,7 @@ class Nodes:
             return
         self.record.turns += 1
         try:
-            cluster, problems = self._observe(divided)
+            cluster, problems = self._observe(divided, tidy=self.applies and allowed())
             state, plan = self._plan(cluster, divided, now)
             if not save({KEY: {"time": now, "mode": self.mode, "state": state.to_json()}}):
                 raise ConnectionError("the node scaler's state could not be saved: nothing is done")
@@ -177,19 +177,21 @@ class Nodes:
 
     # Observing -------------------------------------------------------------------------------------------------------
 
-    def _observe(self, divided: Sequence[Divided]) -> tuple[Cluster, tuple[str, ...]]:
+    def _observe(self, divided: Sequence[Divided], *, tidy: bool = False) -> tuple[Cluster, tuple[str, ...]]:
         seen = self.host.observe_nodes(sized_of(divided))
-        views, problems = self._ask_provider()
+        views, problems = self._ask_provider(tidy=tidy)
         nodes = tuple(_joined(node, views) for node in seen.nodes)
         demand = demand_of(divided, nodes)
         cluster = replace(seen, nodes=nodes, groups=views, demand=demand, outcomes=self._outcomes)
         return cluster, problems
 
-    def _ask_provider(self) -> tuple[dict[str, GroupView], tuple[str, ...]]:
+    def _ask_provider(self, *, tidy: bool) -> tuple[dict[str, GroupView], tuple[str, ...]]:
         """The groups of the settings as the provider sees them; one that does not answer is missing."""
         views: dict[str, GroupView] = {}
         problems = []
         try:
+            if tidy and isinstance(self.provider, Tidying):
+                self.provider.tidy()
             groups = {group.name: group for group in self.provider.groups()}
         except ProviderError as error:
             return {}, (f"the provider does not tell its groups: {error}",)

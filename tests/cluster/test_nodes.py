@@ -105,7 +105,7 @@ def test_an_addition_goes_on_through_crashes_and_a_machine_that_failed(site: Mak
     it.infrastructure.failing = True
     it.busy(5.0)  # of which a node of 4 holds 4: 5 at a utilisation of 0.7 take two
     it.start()
-    until("a machine was asked for", lambda: it.size() == 2)
+    until("a machine failed", lambda: len(it.client.list("machines", "capi")) == 2)
     it.kill()
     it.infrastructure.failing, it.infrastructure.barren = False, True
     it.start()

@@ -194,7 +194,7 @@ class Capacity(OnApiServer):
         for _ in range(size):
             self._node()
         pool = CapacityGroup(name="pool", minimum=MINIMUM, maximum=MAXIMUM, template={"cpu": "4"}, node_label="pool=a")
-        self.provider: NodeProvider = CapacityProvider(self.api, [pool])
+        self.provider = CapacityProvider(self.api, [pool])
 
     def _node(self) -> None:
         self.count += 1
@@ -207,7 +207,7 @@ class Capacity(OnApiServer):
         for request in self.client.list(self.requests, "headgate"):
             for _ in range(request["spec"]["replicas"]):
                 self._node()
-        self.provider.groups()  # closes the request, as the next observation does
+        self.provider.tidy()  # as before the next observation
 
     def own_by_another(self) -> bool:
         return False

@@ -86,7 +86,7 @@ def test_all_that_is_optional(real: Cluster, install: Install) -> None:
         apply=True,
         sources=[source],
         settings={"interval": "5s", "host": {"rate": 20}},
-        permissions={"template": True, "replicas": True, "metricsApi": True},
+        permissions={"template": True, "replicas": True, "metricsApi": True, "nodes": ["karpenter", "capacity"]},
         serviceMonitor={"enabled": True, "labels": {"release": "prometheus"}},
         prometheusRule={"enabled": True},
         dashboard={"enabled": True},
@@ -100,7 +100,9 @@ def test_all_that_is_optional(real: Cluster, install: Install) -> None:
     assert given["host"] == {"kind": "kserve", "rate": 20}, "a key more, not another table"
     assert (given["apply"], given["interval"], given["sources"]) == (True, "5s", [source])
     names = ("budgets", "observe", "resize", "nodes", "template", "replicas", "metrics-api")
-    assert grants(made["ClusterRole", "headgate-headgate"]["rules"]) == grants(rules(*names))
+    scaler = ("node-scaler", "node-scaler-karpenter", "node-scaler-capacity-cluster")
+    assert grants(made["ClusterRole", "headgate-headgate"]["rules"]) == grants(rules(*names, *scaler))
+    assert grants(made["Role", "headgate-home"]["rules"]) == grants(rules("home", "node-scaler-capacity"))
     assert made["PrometheusRule", "headgate"]["spec"] == yaml.safe_load(ALERTS.read_text())
     assert json.loads(made["ConfigMap", "headgate-dashboard"]["data"]["headgate.json"]) == json.loads(
         DASHBOARD.read_text()
@@ -119,6 +121,8 @@ def test_all_that_is_optional(real: Cluster, install: Install) -> None:
         ({"namespaced": True}, "namespaces"),
         ({"namespaces": ["models"]}, "namespaces"),
         ({"replica": 3}, "replica"),
+        ({"permissions": {"nodes": ["gce"]}}, "nodes"),
+        ({"namespaced": True, "namespaces": ["models"], "permissions": {"nodes": ["aws"]}}, "nodes"),
         ({"sources": [{"url": "http://prometheus"}]}, "kind"),
     ],
 )

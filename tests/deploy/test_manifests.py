@@ -14,6 +14,14 @@ from tests.cluster.harness import Cluster
 
 from .files import CHART, DEPLOY, MANIFESTS, ROOT, VARIANTS, Object, documented, grants, manifests, objects, rules
 
+NODES = {
+    "node-scaler": "always",
+    "node-scaler-cluster-api": "cluster-api",
+    "node-scaler-karpenter": "karpenter",
+    "node-scaler-capacity": "capacity",
+    "node-scaler-capacity-cluster": "capacity-cluster",
+}
+"""The chart's rules, and how what their rows in the documentation are for begins."""
 OPTIONAL = {"template": "`template.write`", "replicas": "`replicas.manage`"}
 
 
@@ -42,6 +50,31 @@ def test_manifests_and_chart_give_the_same() -> None:
     assert role("cluster", "headgate-headgate") == rules("budgets", "observe", "resize", "nodes")
     assert role("namespaced", "headgate-headgate") == rules("budgets", "observe", "resize")
     assert role("cluster", "headgate-home") == role("namespaced", "headgate-home") == rules("home")
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_the_node_scaler_gets_what_its_documentation_lists_and_no_more(name: str) -> None:
+    start = NODES[name]
+    wanted = {
+        grant for grant, use in documented("nodes.md").items() if use.partition(":")[0].partition(";")[0] == start
+    }
+    assert wanted
+    assert grants(rules(name)) == wanted
+
+
+def test_the_node_scalers_manifests_and_the_chart_give_the_same() -> None:
+    for file, parts in {
+        "rbac": ["node-scaler"],
+        "cluster-api": ["node-scaler-cluster-api"],
+        "karpenter": ["node-scaler-karpenter"],
+        "capacity": ["node-scaler-capacity", "node-scaler-capacity-cluster"],
+    }.items():
+        found = objects(MANIFESTS / "nodes" / f"{file}.yaml")
+        assert [o["rules"] for o in found if o["kind"].endswith("Role")] == [rules(part) for part in parts]
+        for role, binding in zip(found[::2], found[1::2], strict=True):
+            assert binding["roleRef"]["kind"] == role["kind"] == binding["kind"].removesuffix("Binding")
+            assert binding["roleRef"]["name"] == binding["metadata"]["name"] == role["metadata"]["name"]
+            assert [(s["name"], s["namespace"]) for s in binding["subjects"]] == [("headgate", "headgate")]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
