@@ -220,13 +220,16 @@ def _bind(machine: Machine, request: Request, found: Object) -> Answer:
 
 
 def _evict(machine: Machine, request: Request, found: Object) -> Answer:
+    options = (request.body or {}).get("deleteOptions") or {}
+    if (wanted := (options.get("preconditions") or {}).get("uid")) and wanted != found["metadata"]["uid"]:
+        told = f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found['metadata']['uid']}"
+        raise conflict("pods", "", request.name, told)
     if found["status"].get("phase") not in ("Pending", "Succeeded", "Failed"):
         for budget in list(machine.store.all(("policy", "poddisruptionbudgets"), request.namespace)):
             if matches(budget["spec"].get("selector"), found["metadata"].get("labels") or {}):
                 _disrupt(machine, request, budget)
     resource = machine.registry.find("", "v1", "pods")
     assert resource is not None
-    options = (request.body or {}).get("deleteOptions") or {}
     lifecycle.remove(machine, resource, request, found, options.get("gracePeriodSeconds"))
     return answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
 
