@@ -131,4 +131,4 @@ class Trouble(RuleBasedStateMachine):
 
 
 TestTrouble = Trouble.TestCase
-TestTrouble.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestTrouble.settings = settings(max_examples=25, stateful_step_count=25)
