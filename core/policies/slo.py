@@ -10,13 +10,14 @@ import numpy as np
 from headgate.core.filling import fill, step_below
 from headgate.core.knapsack import MOST_ROWS, choose
 from headgate.core.laminar import Floats, Ints
+from headgate.core.paths import Paths, by_shortfall, by_slope
 from headgate.core.policies.base import Division, classes_of
 from headgate.core.policies.shares import needed
-from headgate.core.pricing import Paths, by_shortfall, by_slope, take
+from headgate.core.pricing import take
 from headgate.core.problem import Problem
 from headgate.core.tables import Near, expected, finer, grid, level_with, merged, moved
 from headgate.core.units import MILLI, format_duration
-from headgate.core.utility import InTime, Utility, in_time
+from headgate.core.utility import Curve, InTime, Utility, in_time
 
 WORTHLESS = 1e-7
 """Utility per CPU below which CPUs are shared in proportion to load instead."""
@@ -128,20 +129,19 @@ class SloPolicy:
         if not len(rows):
             return found
         curve = self.utility(problem, rows)
-        now = curve(np.maximum(problem.current[rows], 0)[:, None])[:, 0] if problem.calm else None
         table, complete = grid(problem, rows, low, high)
+        utility, now = _utilities(problem, rows, curve, table)
         everyone = np.arange(len(rows))
         least = WORTHLESS if self.objective.fair else WORTHLESS / MILLI
         shares = weight[rows, None]
         few = len(rows) <= MOST_ROWS
         bound = 0.0
-        values = moved(problem, rows, table, curve(table), now)
         rounds = ROUNDS - (self.objective.fair and not few)
         for left in range(rounds, -1, -1):
             last = complete or not left
             final = last or few or left < rounds
             grants[rows] = low
-            paths, worth = self._paths(shares, table, values)
+            paths, worth = self._paths(shares, table, moved(problem, rows, table, utility, now))
             gap = GAP * len(rows) if not self.objective.fair else np.inf
             taken = take(space, grants, rows, problem.limits.rank, paths, least, gap if final else None)
             column = paths.column[taken.point]
@@ -167,13 +167,10 @@ class SloPolicy:
             grants[rows] = table[everyone, column]
             if more is None:
                 break
-            added = moved(problem, rows, more, curve(more), now)
-            table, values = merged(table, values, near, paths.beside(taken.point), more, added)
-        known = found.values.copy()
-        known[rows] = np.nan if problem.calm else values[everyone, column]
+            table, utility = merged(table, utility, near, paths.beside(taken.point), more, curve(more))
         # Where moves have a price the table is not of utilities; where node sets cross groups duality is not shown.
         shown = not (self.objective.fair or problem.calm or (space.cuts and len(space.tree) > 1))
-        return _Found(grants, known, bound if shown else None)
+        return _Found(grants, bound if shown else None, _Seen(rows, table, utility))
 
     def _paths(self, weight: Floats, table: Ints, values: Floats) -> tuple[Paths, Floats]:
         """How each pipeline goes up its row of the table as prices fall, and what that is made of."""
@@ -186,8 +183,9 @@ class SloPolicy:
     def _report(self, problem: Problem, weight: Floats, found: _Found, grants: Ints) -> Division:
         known = problem.wants.known
         loaded = known & (problem.load > 0)
-        values = np.where(loaded & (grants == found.grants), found.values, np.nan)
-        values[~loaded] = known[~loaded]
+        values = np.where(loaded, np.nan, known)
+        if found.seen is not None:
+            found.seen.write(grants, values)
         missing = np.flatnonzero(np.isnan(values))
         if len(missing):
             values[missing] = self.utility(problem, missing)(grants[missing, None])[:, 0]
@@ -208,17 +206,44 @@ class SloPolicy:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """Utilities that were looked at."""
+
+    rows: Ints
+    """Of which pipelines, m."""
+    table: Ints
+    """Millicores, m x k."""
+    utility: Floats
+    """m x k."""
+
+    def write(self, grants: Ints, values: Floats) -> None:
+        """Put those of `grants` (n) into `values` (n); where they were not looked at it stays as it is."""
+        here = self.table == grants[self.rows, None]
+        column = here.argmax(axis=1)
+        everyone = np.arange(len(column))
+        found = here[everyone, column]
+        values[self.rows[found]] = self.utility[everyone[found], column[found]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Found:
     """Grants of n pipelines on the way, and what is known of them."""
 
     grants: Ints
-    values: Floats
-    """Utilities at these grants; NaN where they were not looked at."""
     bound: float | None
+    seen: _Seen | None = None
 
     @classmethod
     def floors(cls, problem: Problem) -> _Found:
-        return cls(problem.limits.floor, np.full(len(problem.limits), np.nan), 0.0)
+        return cls(problem.limits.floor, 0.0)
+
+
+def _utilities(problem: Problem, rows: Ints, curve: Curve, table: Ints) -> tuple[Floats, Floats | None]:
+    """Of a table (m x k) and, where moves cost something, of the current grants (m)."""
+    if not problem.calm:
+        return curve(table), None
+    both = curve(np.concatenate((table, np.maximum(problem.current[rows], 0)[:, None]), axis=1))
+    return both[:, :-1], both[:, -1]
 
 
 def satisfied(problem: Problem, rows: Ints) -> Ints:

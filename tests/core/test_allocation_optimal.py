@@ -18,8 +18,9 @@ from headgate.core.allocation import allocate
 from headgate.core.filling import Space
 from headgate.core.laminar import Floats, Ints, build
 from headgate.core.model import Budget, Demand, Group, Infeasible, Node, Pipeline, Replica, Slo
+from headgate.core.paths import by_slope
 from headgate.core.policies.slo import FAIR, FAIRSUM, SUM, Objective, SloPolicy
-from headgate.core.pricing import by_slope, take
+from headgate.core.pricing import take
 from headgate.core.problem import Problem
 from headgate.core.queueing import Traffic, within
 from headgate.core.units import MILLI
