@@ -5,6 +5,11 @@ Others get it, in their order; and where it is worth much, such jumps go first a
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
 from headgate.core.filling import Space
@@ -16,43 +21,70 @@ EXCHANGES = 16
 """How many refused jumps are tried in the place of cheaper steps."""
 
 
-def swap(point: Ints, paths: Paths, gain: Floats, taken: Bools, left: int, stop: float) -> int:
+def swap(point: Ints, paths: Paths, gain: Floats, taken: Bools, left: int) -> int:
     """Puts refused jumps into `taken` in the place of the cheapest steps where that gains more; what is left then.
 
-    For one budget only, which took steps from the points `point` (the dearest first) at prices from `stop` on.
+    For one budget only, which took steps from the first of the points `point`, the dearest first.
     """
-    cheapest: list[tuple[int, int, int, float]] = []
-    for jump in _refused(point, paths, taken).tolist():
-        own = int(paths.row[jump])
+    refused = _refused(point, paths, taken)
+    jumps = list(_one_by_one(refused, paths, gain))
+    most = max([gained for *_, gained in jumps], default=0.0)
+    cheap = _Cheapest.of(point[::-1], paths, gain, taken, most)
+    for jump, own, size, gained in jumps:
         if jump > paths.first[own] and not taken[jump - 1]:
             continue  # it has given way itself
-        missing, gained = int(paths.size[jump]) - left, float(gain[jump])
-        if gained <= stop * missing:
-            continue  # whatever gives way brings at least that
-        if not cheapest:
-            some = point[taken[point]][::-1]
-            cheapest = list(
-                zip(
-                    some.tolist(),
-                    paths.row[some].tolist(),
-                    paths.size[some].tolist(),
-                    gain[some].tolist(),
-                    strict=True,
-                )
-            )
+        missing, rest = size - left, gained
         given: list[int] = []
-        for giving, row, size, worth in cheapest:
-            if missing <= 0 or gained <= 0:
-                break
-            if row != own and taken[giving]:
-                given.append(giving)
-                missing -= size
-                gained -= worth
-        if missing <= 0 and gained > 0:
+        # Whatever gives way, if only in part, brings at least what the cheapest of all bring.
+        if missing > 0 and gained > cheap.least(missing):
+            for giving, row, freed, lost in _one_by_one(cheap.point, paths, gain):
+                if missing <= 0 or rest <= 0:
+                    break
+                if row != own:
+                    given.append(giving)
+                    missing -= freed
+                    rest -= lost
+        if missing <= 0 and rest > 0:
             taken[given] = False
             taken[jump] = True
             left = -missing
+            cheap = _Cheapest.of(cheap.point, paths, gain, taken, most)
     return left
+
+
+@dataclass(frozen=True, slots=True)
+class _Cheapest:
+    """Steps that may give way, the cheapest first."""
+
+    point: Ints
+    size: list[int]
+    """Sums of the first ones."""
+    gain: list[float]
+
+    @classmethod
+    def of(cls, point: Ints, paths: Paths, gain: Floats, taken: Bools, most: float) -> _Cheapest:
+        """The sums reach as far as what may be lost: `most`."""
+        some = point[taken[point]]
+        sums = gain[some].cumsum()
+        end = int(sums.searchsorted(most)) + 1
+        return cls(some, paths.size[some[:end]].cumsum().tolist(), sums[:end].tolist())
+
+    def least(self, missing: int) -> float:
+        """What `missing` millicores of them bring at least; infinity: more than may be lost."""
+        last = bisect_left(self.size, missing)
+        if last == len(self.size):
+            return math.inf
+        size, gain = (self.size[last - 1], self.gain[last - 1]) if last else (0, 0.0)
+        return gain + (self.gain[last] - gain) * (missing - size) / (self.size[last] - size)
+
+
+def _one_by_one(point: Ints, paths: Paths, gain: Floats) -> Iterator[tuple[int, int, int, float]]:
+    """(point, row, size, gain), a few turned into Python's numbers at a time."""
+    for start in range(0, len(point), 64):
+        some = point[start : start + 64]
+        yield from zip(
+            some.tolist(), paths.row[some].tolist(), paths.size[some].tolist(), gain[some].tolist(), strict=True
+        )
 
 
 def further(row: Ints, size: Ints, left: int, rows: int) -> list[int]:
@@ -117,4 +149,5 @@ def _refused(point: Ints, paths: Paths, taken: Bools) -> Ints:
     """The points of the first few steps that were not taken although all before them in their row were."""
     following = paths.first[paths.row[point]] == point
     following |= taken[point - 1]
-    return point[(following & ~taken[point]).nonzero()[0][:EXCHANGES]]
+    refused: Ints = point[(following & ~taken[point]).nonzero()[0][:EXCHANGES]]
+    return refused

@@ -84,7 +84,7 @@ def _from_one_budget(left: int, point: Ints, paths: Paths, least: float, gap: fl
         if unused > gap:
             taken = np.zeros(len(paths.row), dtype=np.bool_)
             taken[first] = True
-            left = swap(point, paths, paths.gain(), taken, left, stop)
+            left = swap(point, paths, paths.gain(), taken, left)
             rest, reached = point[~taken[point]], paths.row[taken]
         more = further(paths.row[rest], paths.size[rest], left, rows)
         reached = np.concatenate((reached, paths.row[rest[more]]))
