@@ -80,8 +80,8 @@ class _Cheapest:
 
 def _one_by_one(point: Ints, paths: Paths, gain: Floats) -> Iterator[tuple[int, int, int, float]]:
     """(point, row, size, gain), a few turned into Python's numbers at a time."""
-    for start in range(0, len(point), 64):
-        some = point[start : start + 64]
+    for start in range(0, len(point), 16):
+        some = point[start : start + 16]
         yield from zip(
             some.tolist(), paths.row[some].tolist(), paths.size[some].tolist(), gain[some].tolist(), strict=True
         )

@@ -105,7 +105,9 @@ def _level(slope: Floats, inner: Bools) -> Floats:
 def _paths(kept: Ints, width: int, amount: Ints, size: Ints, begins: Bools, price: Floats) -> Paths:
     """Of the cells `kept` of a table; `size` and `price` lead to the next one."""
     row = kept // width
-    first = np.append(begins.nonzero()[0], len(kept))
+    starts = begins.nonzero()[0]
+    first = np.empty(len(starts) + 1, dtype=np.int64)
+    first[:-1], first[-1] = starts, len(kept)
     last = first[1:] - 1
     ends, prices = np.empty(len(kept), dtype=np.int64), np.empty(len(kept))
     ends[:-1], prices[:-1] = size, price

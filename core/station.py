@@ -42,6 +42,8 @@ class Services:
     """Mean wait of those who wait, times servers and spare capacity (Allen and Cunneen)."""
     span: Array
     """The horizon."""
+    edge: Array
+    """Four times their ratio."""
     queue: Array | None
     """Requests waiting already; None: nowhere any."""
     parallel: Array | None
@@ -52,15 +54,19 @@ class Services:
         """From the columns of `queueing.Traffic`; `horizon` in seconds."""
         service = np.minimum(np.maximum(time, _LEAST_SERVICE), _MOST_SERVICE)
         varied = np.minimum(cv, _MOST_CV)
+        square = varied * varied
         arriving = np.minimum(arrival_cv, _MOST_CV)
+        variability = np.maximum((arriving * arriving + square) / 2, _TINY)
+        span = horizon / service
         return cls(
             time=service,
             work=np.where(service > _LEAST_SERVICE, service, 0.0),
             # A constant service is followed by next to nothing, so that it is over just before its mean.
             least=1 - np.minimum(np.maximum(varied, 1e-6), 1),
-            phases=_phases(varied),
-            variability=np.maximum((arriving * arriving + varied * varied) / 2, _TINY),
-            span=horizon / service,
+            phases=_phases(varied, square),
+            variability=variability,
+            span=span,
+            edge=4 * variability / span,
             queue=np.minimum(queue, _MOST_QUEUE) if queue.any() else None,
             parallel=None if (parallel == 1).all() else parallel,
         )
@@ -78,6 +84,7 @@ class Services:
             phases=tuple((part(np.asarray(share)), part(mean)) for share, mean in self.phases),
             variability=part(self.variability),
             span=part(self.span),
+            edge=part(self.edge),
             queue=None if self.queue is None else part(self.queue),
             parallel=None if self.parallel is None else part(self.parallel),
         )
@@ -107,14 +114,15 @@ class Station:
             fraction = services.parallel
             capacity = capacity / np.maximum(1, fraction + (1 - fraction) * capacity)
         # One speed for all keeps what does not depend on the CPUs a column, which saves exponentials.
-        slow = bool((capacity < 1).any())
+        slow = bool(capacity.min(initial=1.0) < 1)
         speed = np.minimum(capacity, 1) if slow else np.ones(1)
         servers = np.maximum(capacity, 1) if slow else capacity
         spare = np.asarray(rates * services.work / capacity)
         np.minimum(spare, _MOST_UTILISATION, out=spare)
         np.subtract(1, spare, out=spare)
-        edge = services.variability / services.span / capacity
-        relaxed = relax(spare, 4 * edge)
+        edge = np.asarray(services.edge / capacity)
+        relaxed = relax(spare, edge)
+        edge *= 0.25
         over = spare < 0
         if over.any():
             # The other root of the same equation: the product is known, and so no difference cancels.
@@ -143,7 +151,7 @@ class Station:
             served = np.exp(before)
             # P(wait + service <= t) = P(service <= t) - C e^(-decay t) * service, whose exponentials meet at ratio 1.
             ratio = self.relaxed * (mean / services.variability * self.servers)
-            apart = 1 - ratio
+            apart = np.asarray(1 - ratio)
             if np.abs(apart).min() < 1e-6:
                 meeting = np.abs(apart) < 1e-6
                 ratio, apart = np.where(meeting, 1 - 1e-6, ratio), np.where(meeting, 1e-6, apart)
@@ -235,11 +243,11 @@ def waiting(root: Array, series: Array, spare: Array) -> Array:
     return probability
 
 
-def _phases(cv: Array) -> tuple[tuple[Array | float, Array], ...]:
+def _phases(cv: Array, square: Array) -> tuple[tuple[Array | float, Array], ...]:
     """Exponential parts of a service of mean 1, as (share, mean)."""
     steady = np.minimum(np.maximum(cv, 1e-8), 1)
-    if (cv <= 1).all():
+    if cv.max(initial=0.0) <= 1:
         return ((1.0, steady),)
-    square = np.maximum(cv * cv, 1)
+    square = np.maximum(square, 1)
     rare = (1 - np.sqrt((square - 1) / (square + 1))) / 2
     return ((1 - rare, np.where(cv > 1, 0.5 / (1 - rare), steady)), (rare, np.where(cv > 1, 0.5 / rare, steady)))

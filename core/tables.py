@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headgate.core.laminar import Floats, Ints
+from headgate.core.laminar import Bools, Floats, Ints
 from headgate.core.problem import Problem
 from headgate.core.units import MILLI
 
@@ -64,34 +64,43 @@ def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, boo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Near:
-    """The grants of m rows of a table beside an answer, as columns of the table; the same one where there is none."""
+    """The grants of m rows of a table beside an answer; the same one where there is none."""
 
     before: Ints
-    """The largest grant that is less."""
+    """The largest grant that is less; this and the next two as columns of the table, m."""
     here: Ints
     after: Ints
     """The least that is more."""
+    grants: tuple[Ints, Ints, Ints]
+    """What the three are, m each."""
 
     @classmethod
     def of(cls, table: Ints, column: Ints) -> Near:
         """Around the answer `column` (m)."""
-        here = table[np.arange(len(table)), column][:, None]
-        before = np.maximum((table < here).sum(axis=1) - 1, 0)
-        return cls(before, column, np.minimum((table <= here).sum(axis=1), table.shape[1] - 1))
+        first = _first(table)
+        here = table.ravel()[first + column]
+        before = np.maximum(_count(table < here[:, None]) - 1, 0)
+        after = np.minimum(_count(table <= here[:, None]), table.shape[1] - 1)
+        grants = table.ravel()[first + before], here, table.ravel()[first + after]
+        return cls(before, column, after, grants)
 
-    def of_each(self, table: Floats | Ints) -> tuple[Floats, Floats, Floats]:
-        """What the three are in a `table`."""
-        everyone = np.arange(len(table))
-        return (
-            table[everyone, self.before].astype(np.float64),
-            table[everyone, self.here].astype(np.float64),
-            table[everyone, self.after].astype(np.float64),
-        )
+    def of_each(self, values: Floats) -> tuple[Floats, Floats, Floats]:
+        """What the three are in `values` (m x k)."""
+        first, flat = _first(values), values.ravel()
+        return flat[first + self.before], flat[first + self.here], flat[first + self.after]
+
+
+def _first(table: Floats | Ints) -> Ints:
+    return np.arange(0, table.size, table.shape[1])
+
+
+def _count(which: Bools) -> Ints:
+    return np.add.reduce(which, axis=1, dtype=np.int64)
 
 
 def finer(problem: Problem, rows: Ints, table: Ints, near: Near, expected: Floats) -> Ints | None:
     """More grants around an answer, denser near those `expected` (m); None when the table is fine enough there."""
-    left, here, right = near.of_each(table)
+    left, here, right = near.grants
     step = problem.limits.step[rows]
     widest = np.maximum(here - left, right - here)
     if not (widest > np.maximum(step, FINE * here)).any():
@@ -100,39 +109,41 @@ def finer(problem: Problem, rows: Ints, table: Ints, near: Near, expected: Float
     if len(rows) <= FEW:
         below, above = (here - left)[:, None] * -_BESIDE, (right - here)[:, None] * _BESIDE
         wanted = np.concatenate((wanted, here[:, None] + below, here[:, None] + above), axis=1)
-    return _stepped(np.rint(wanted).astype(np.int64), left.astype(np.int64), right.astype(np.int64), step)
+    return _stepped(np.rint(wanted).astype(np.int64), left, right, step)
 
 
-def expected(table: Ints, worth: Floats, near: Near, price: Floats) -> tuple[Floats, float]:
+def expected(worth: Floats, near: Near, price: Floats) -> tuple[Floats, float]:
     """Where around an answer one more millicore brings just `price` (m); and what may be gained by looking there.
 
     As if the slope fell exponentially from the middle of the interval before to the middle of the one after: that is
     how the share of late requests falls. A curve whose slope changes by d over an interval h lies up to h d / 8 above
     its chord.
     """
-    left, here, right = near.of_each(table)
+    left, here, right = near.grants
     low, value, high = near.of_each(worth)
-    rising = np.maximum((value - low) / np.maximum(here - left, 1), _TINY)
-    rest = np.maximum((high - value) / np.maximum(right - here, 1), _TINY)
-    rest = np.minimum(rest, rising * 0.999)
-    lower, upper = (left + here) / 2, (here + right) / 2
-    share = np.log(rising / np.maximum(price, _TINY)) / np.log(rising / rest)
+    behind, ahead, gained = here - left, right - here, high - value
+    rising = np.maximum((value - low) / np.maximum(behind, 1), _TINY)
+    rest = np.minimum(np.maximum(gained / np.maximum(ahead, 1), _TINY), rising * 0.999)
+    half = (behind + ahead) * 0.5
+    share = np.log(rising / np.maximum(price, _TINY))
+    share /= np.log(rising / rest)
     # Beyond the price only what lies on the way to it counts: the rest of an interval nobody takes.
-    change = np.minimum(rising, price * 4) - np.maximum(rest, price / 4)
-    missed = np.where(here > left, np.minimum(upper - lower, here) * np.maximum(change, 0), high - value) / 8
-    return lower + (upper - lower) * np.clip(share, 0, 1), float(missed.sum())
+    change = np.minimum(rising, price * 4) - np.maximum(rest, price * 0.25)
+    missed = np.where(behind > 0, np.minimum(half, here) * np.maximum(change, 0), gained)
+    where = (left + here) * 0.5 + half * np.minimum(np.maximum(share, 0), 1)
+    return where, float(missed.sum()) / 8
 
 
-def level_with(table: Ints, shortfall: Floats, near: Near, price: Floats) -> Floats:
+def level_with(shortfall: Floats, near: Near, price: Floats) -> Floats:
     """Where around an answer the shortfall comes down to `price` (m), about: as if it fell exponentially."""
-    left, here, right = near.of_each(table)
+    left, here, right = near.grants
     high, value, low = (np.maximum(part, _TINY) for part in near.of_each(shortfall))
     goal = np.maximum(price, _TINY)
     above, below = goal >= value, goal < value
     start, end = np.where(above, left, here), np.where(above, here, right)
     first, last = np.where(above, high, value), np.where(below, low, value)
     fall = np.log(np.maximum(first / last, 1.001))
-    return np.asarray(start + (end - start) * np.clip(np.log(first / goal) / fall, 0, 1))
+    return np.asarray(start + (end - start) * np.minimum(np.maximum(np.log(first / goal) / fall, 0), 1))
 
 
 def merged(
@@ -142,13 +153,15 @@ def merged(
 
     Where pipelines are many, of the old ones only the ends, the columns `kept` and what is beside the answer.
     """
+    width = table.shape[1]
     if len(table) > SOME:
-        ends = np.zeros_like(near.here), np.full_like(near.here, table.shape[1] - 1)
+        ends = np.zeros_like(near.here), np.full_like(near.here, width - 1)
         known = np.stack((*ends, *kept, near.before, near.here, near.after), axis=1)
-        table, values = np.take_along_axis(table, known, axis=1), np.take_along_axis(values, known, axis=1)
+        known += _first(table)[:, None]
+        table, values = table.ravel()[known], values.ravel()[known]
     table, values = np.concatenate((table, more), axis=1), np.concatenate((values, more_values), axis=1)
-    order = np.argsort(table, axis=1, kind="stable")
-    order += (np.arange(len(table)) * table.shape[1])[:, None]
+    order = table.argsort(axis=1, kind="stable")
+    order += _first(table)[:, None]
     return table.ravel()[order], values.ravel()[order]
 
 

@@ -148,9 +148,9 @@ class SloPolicy:
             near = Near.of(table, column)
             more: Ints | None = None
             if not last and self.objective.fair:
-                more = finer(problem, rows, table, near, level_with(table, worth, near, taken.price))
+                more = finer(problem, rows, table, near, level_with(worth, near, taken.price))
             elif not last:
-                around, missed = expected(table, worth, near, taken.price)
+                around, missed = expected(worth, near, taken.price)
                 more = (
                     finer(problem, rows, table, near, around) if left == rounds or missed > small * len(rows) else None
                 )
