@@ -67,15 +67,18 @@ def allocate(
     current: Mapping[str, int],
     policy: str | Policy = "proportional",
     calm: Calm = RESTLESS,
+    limits: Limits | None = None,
 ) -> Allocation:
     """Divide `budget` among `pipelines`; all of it is granted unless ceilings, groups or nodes stand against it.
 
     `current`: millicores in force now, by pipeline; may be empty. A pipeline whose demand is unknown keeps its
     `current`; without one it counts as idle. Raises Infeasible when the limits contradict each other, ValueError on
     values that make no sense (NaN, negative rates, unknown groups, names given twice). Of `calm` the cost of a move
-    and the limit on moves apply here; when to divide anew at all is up to the caller (`decision.decide`).
+    and the limit on moves apply here; when to divide anew at all is up to the caller (`decision.decide`). `limits`:
+    those of `pipelines` and `budget`, where the caller has them compiled.
     """
-    limits = compile_limits(pipelines, budget)
+    if limits is None:
+        limits = compile_limits(pipelines, budget)
     problem = replace(
         pose(limits, Wants.of(limits.names, demands), columns_of(limits.names, current)),
         arriving=calm.arriving,

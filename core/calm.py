@@ -137,10 +137,14 @@ def changed(quiet: Quiet, demands: Demands, calm: Calm, grants: Mapping[str, int
     Besides a step and a drift that is one with clearly less than its load while there is enough for all: what the
     division then knew of the loads was wrong.
     """
-    known = {name: demand.offered_load for name, demand in demands.items() if isinstance(demand, Demand)}
-    enough = sum(known.values()) * MILLI <= sum(grants[name] for name in known)
     if demands.keys() != quiet.trends.keys():
         return next(iter(demands), "")
+    if not (calm.band or calm.noise):
+        return next(
+            (name for name, d in demands.items() if isinstance(d, Demand) or quiet.trends[name] is not None), None
+        )
+    known = {name: demand.offered_load for name, demand in demands.items() if isinstance(demand, Demand)}
+    enough = sum(known.values()) * MILLI <= sum(grants[name] for name in known)
     for name, demand in demands.items():
         trend = quiet.trends[name]
         if trend is None or not isinstance(demand, Demand):
@@ -149,14 +153,14 @@ def changed(quiet: Quiet, demands: Demands, calm: Calm, grants: Mapping[str, int
             continue
         if trend.judged != (demand.basis != "cpu"):
             return name
-        load = demand.offered_load
+        load = known[name]
         step = max(calm.band * trend.mean, calm.noise * trend.spread * math.sqrt(1 + 1 / trend.count))
         drift = max(calm.band * trend.used, calm.noise * trend.spread * math.sqrt(1 / trend.count))
         after = _mean(trend, load)
         if abs(load - trend.mean) > step or abs(after - trend.used) > drift:
             return name
         starved = after - trend.spread / math.sqrt(trend.count) > grants[name] / MILLI
-        if (enough and starved) or not (calm.band or calm.noise):
+        if enough and starved:
             return name
     return None
 
@@ -196,5 +200,5 @@ def _mean(trend: Trend, load: float) -> float:
 def _spread(demand: Demand, window: float) -> float:
     """Standard deviation of the load in CPUs that a sample of `window` seconds shows: the forecast's and Poisson's."""
     rates, rate = demand.arrival_rates, demand.arrival_rate
-    variance = sum((r - rate) ** 2 for r in rates) / len(rates) + rate / max(window, 1e-3)
+    variance = sum([(r - rate) ** 2 for r in rates]) / len(rates) + rate / max(window, 1e-3)
     return demand.cpu_seconds_per_request * math.sqrt(variance) + demand.cpu_seconds_per_request_sd * rate

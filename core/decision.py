@@ -10,6 +10,7 @@ from typing import Any
 from headgate.core.allocation import Allocation, allocate
 from headgate.core.calm import Calm, Quiet, changed, followed, settled, stabilised
 from headgate.core.demand import Estimator, default_estimator, turn
+from headgate.core.limits import Compiled
 from headgate.core.model import Budget, Demand, Demands, Observation, Pipeline
 from headgate.core.policies import Policy
 from headgate.core.reasons import Texts
@@ -53,6 +54,8 @@ class State:
     allocation: Allocation | None = None
     made_for: tuple[tuple[Pipeline, ...], Budget, str | Policy] | None = None
     """The pipelines, budget and policy of `allocation`."""
+    compiled: Compiled | None = None
+    """The limits of the last division, which seldom change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,14 @@ def decide(state: State, observation: Observation, config: Config, now: float) -
     wanted, recent = stabilised(state.quiet, demands, config.calm, now)
     windows = {name: sample.window for name, sample in observation.samples.items()}
     made_for = (config.pipelines, config.budget, config.policy)
+    compiled = state.compiled
     standing = state.allocation if state.made_for == made_for and _complete(state) else None
     if standing is not None and changed(state.quiet, wanted, config.calm, standing.grants) is None:
         trends = followed(state.quiet, wanted, windows)
         decision = Decision(now, demands, _kept(standing, demands))
     else:
         trends = settled(wanted, windows)
+        compiled = Compiled.of(config.pipelines, config.budget, compiled)
         standing = allocate(
             config.pipelines,
             wanted,
@@ -84,9 +89,10 @@ def decide(state: State, observation: Observation, config: Config, now: float) -
             current=observation.granted,
             policy=config.policy,
             calm=config.calm,
+            limits=compiled.limits,
         )
         decision = Decision(now, demands, standing)
-    return State(learned, Quiet(trends, recent), standing, made_for), decision
+    return State(learned, Quiet(trends, recent), standing, made_for, compiled), decision
 
 
 def _complete(state: State) -> bool:

@@ -134,6 +134,22 @@ def compile_limits(pipelines: Sequence[Pipeline], budget: Budget) -> Limits:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Compiled:
+    """Limits and what they were compiled from, to be kept from one decision to the next."""
+
+    pipelines: tuple[Pipeline, ...]
+    budget: Budget
+    limits: Limits
+
+    @classmethod
+    def of(cls, pipelines: tuple[Pipeline, ...], budget: Budget, before: Compiled | None) -> Compiled:
+        """`before` where nothing has changed since. Raises what `compile_limits` raises."""
+        if before is not None and before.pipelines == pipelines and before.budget == budget:
+            return before
+        return cls(pipelines, budget, compile_limits(pipelines, budget))
+
+
 def once(names: Iterable[str], what: str) -> Mapping[str, int]:
     """The position of each name. Raises ValueError when one is there twice."""
     seen: dict[str, int] = {}

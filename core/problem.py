@@ -16,6 +16,9 @@ from headgate.core.units import MILLI, format_cpu
 NO_LOAD = 1e-9
 """CPUs of offered load below which a pipeline is idle."""
 
+MOST = 1e15
+"""What every number of a demand has to be below."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wants:
@@ -36,25 +39,33 @@ class Wants:
     @property
     def load(self) -> Floats:
         """The offered load in CPUs, n."""
-        return np.asarray(self.arrivals.mean(axis=1) * self.service_time)
+        return np.asarray(np.add.reduce(self.arrivals, axis=1) / self.arrivals.shape[1] * self.service_time)
 
     @classmethod
     def of(cls, names: Sequence[str], demands: Demands) -> Wants:
         """The demands as columns. Raises ValueError naming the pipeline whose demand is no number of 0 or more."""
         found = [demands.get(name) for name in names]
-        known = [d if isinstance(d, Demand) else None for d in found]
-        most = max((len(d.arrival_rates) for d in known if d), default=1)
-        arrivals = np.zeros((len(names), most))
-        for row, demand in enumerate(known):
-            if demand is not None:
-                arrivals[row] = _resample(names[row], demand.arrival_rates, most)
+        most = max([len(d.arrival_rates) for d in found if isinstance(d, Demand)], default=1)
+        nothing = (0.0,) * most
+        rates, others, known = [], [], []
+        for name, demand in zip(names, found, strict=True):
+            if isinstance(demand, Demand):
+                given = demand.arrival_rates
+                rates.append(given if given and len(given) == most else _resample(name, given, most))
+                others.append((demand.cpu_seconds_per_request, demand.service_cv, demand.queue))
+            else:
+                rates.append(nothing)
+                others.append((0.0, 1.0, 0.0))
+            known.append(isinstance(demand, Demand))
+        basis = tuple([d.basis if isinstance(d, Demand) else "requests" for d in found])
+        service_time, service_cv, queue = np.array(others, dtype=np.float64).reshape(-1, 3).T.copy()
         wants = cls(
-            arrivals=arrivals,
-            service_time=np.array([d.cpu_seconds_per_request if d else 0.0 for d in known], dtype=np.float64),
-            service_cv=np.array([d.service_cv if d else 1.0 for d in known], dtype=np.float64),
-            queue=np.array([d.queue if d else 0.0 for d in known], dtype=np.float64),
-            known=np.array([d is not None for d in known], dtype=np.bool_),
-            basis=tuple([d.basis if d else "requests" for d in known]),
+            arrivals=np.array(rates, dtype=np.float64).reshape(-1, most),
+            service_time=service_time,
+            service_cv=service_cv,
+            queue=queue,
+            known=np.array(known, dtype=np.bool_),
+            basis=basis if set(basis) - {"requests"} else (),
         )
         wants.check(names)
         return wants
@@ -70,25 +81,28 @@ class Wants:
         """Raises ValueError naming the first pipeline with a NaN, an infinity or a negative number."""
         parts = {
             "arrival rate": self.arrivals,
-            "CPU seconds per request": self.service_time[:, None],
-            "service_cv": self.service_cv[:, None],
-            "queue": self.queue[:, None],
-            "offered load": self.load[:, None],
+            "CPU seconds per request": self.service_time,
+            "service_cv": self.service_cv,
+            "queue": self.queue,
+            "offered load": self.load,
         }
         for what, values in parts.items():
-            wrong = ~(np.isfinite(values) & (values >= 0) & (values < 1e15))
-            if wrong.any():
-                row = int(np.flatnonzero(wrong.any(axis=1))[0])
-                value = float(values[row][wrong[row]][0])
-                raise ValueError(f"pipeline {names[row]}: {what} {value} is not a number from 0 to below 1e15")
+            # A NaN is neither.
+            if values.min(initial=0.0) >= 0 and values.max(initial=0.0) < MOST:
+                continue
+            rows = values.reshape(len(names), -1)
+            wrong = ~(np.isfinite(rows) & (rows >= 0) & (rows < MOST))
+            row = int(np.flatnonzero(wrong.any(axis=1))[0])
+            value = float(rows[row][wrong[row]][0])
+            raise ValueError(f"pipeline {names[row]}: {what} {value} is not a number from 0 to below 1e15")
 
 
 def _resample(name: str, rates: Sequence[float], size: int) -> Sequence[float]:
     """`rates` as `size` equally likely ones: quantiles of the same distribution."""
     if not rates:
         raise ValueError(f"pipeline {name}: its demand has no arrival rate; say Unknown when there is no data")
-    if len(rates) == size or len(set(rates)) == 1:
-        return rates if len(rates) == size else [rates[0]] * size
+    if len(set(rates)) == 1:
+        return [rates[0]] * size
     ranks = (np.arange(size) + 0.5) / size
     middles = (np.arange(len(rates)) + 0.5) / len(rates)
     quantiles: list[float] = np.interp(ranks, middles, np.sort(np.array(rates, dtype=np.float64))).tolist()
@@ -133,10 +147,10 @@ def pose(limits: Limits, wants: Wants, current: Ints, arriving: float = 1.0) -> 
     pinned[limits.pinned] = True
     for index in limits.pinned.tolist():
         _check_pinned(limits, index, int(current[index]))
-    kept = np.clip(current, limits.floor, limits.ceiling)
+    kept = np.minimum(np.maximum(current, limits.floor), limits.ceiling)
     kept[pinned] = current[pinned]
     unknown = ~wants.known & ~pinned & (current >= 0)
-    load = wants.load.copy()
+    load = wants.load
     load[unknown | (load < NO_LOAD)] = 0.0
     space = Space(limits.tree, limits.placement.obvious_cuts() if limits.placement else ())
     for held in (pinned | unknown, pinned):
@@ -151,14 +165,14 @@ def pose(limits: Limits, wants: Wants, current: Ints, arriving: float = 1.0) -> 
     sharing = unknown & ~held
     ceiling[sharing] = kept[sharing]
     load[sharing] = kept[sharing] / MILLI
-    by_cpu = wants.by_cpu
-    bound = replace(
-        limits,
-        floor=floor,
-        ceiling=ceiling,
-        latency=np.where(by_cpu, np.nan, limits.latency),
-        percentile=np.where(by_cpu, np.nan, limits.percentile),
-    )
+    if wants.basis:
+        by_cpu = wants.by_cpu
+        limits = replace(
+            limits,
+            latency=np.where(by_cpu, np.nan, limits.latency),
+            percentile=np.where(by_cpu, np.nan, limits.percentile),
+        )
+    bound = replace(limits, floor=floor, ceiling=ceiling)
     return Problem(bound, wants, load, space, current, held, arriving)
 
 

@@ -95,10 +95,11 @@ def _first(table: Floats | Ints) -> Ints:
 
 
 def _count(which: Bools) -> Ints:
-    return np.add.reduce(which, axis=1, dtype=np.int64)
+    count: Ints = np.add.reduce(which, axis=1, dtype=np.int64)
+    return count
 
 
-def finer(problem: Problem, rows: Ints, table: Ints, near: Near, expected: Floats) -> Ints | None:
+def finer(problem: Problem, rows: Ints, near: Near, expected: Floats) -> Ints | None:
     """More grants around an answer, denser near those `expected` (m); None when the table is fine enough there."""
     left, here, right = near.grants
     step = problem.limits.step[rows]

@@ -71,14 +71,16 @@ class Counter:
             else:
                 rate = count / window
         oldest = time - self.span - 0.5 * window
-        recent = tuple(entry for entry in state.recent if entry[0] - entry[1] >= oldest)
+        recent = [entry for entry in state.recent if entry[0] - entry[1] >= oldest]
+        outcome = None
         if count is not None:
-            recent = (*recent, (time, window, count))
-        seconds = sum([entry[1] for entry in recent])
-        outcome = (
-            sum([entry[2] for entry in recent]) / seconds if count is not None and seconds * 2 > self.span else None
+            recent.append((time, window, count))
+            seconds = sum([entry[1] for entry in recent])
+            if seconds * 2 > self.span:
+                outcome = sum([entry[2] for entry in recent]) / seconds
+        return CounterState(time, tuple(recent), queue, rate, counted), Seen(
+            sample.pipeline, time, window, count, outcome
         )
-        return CounterState(time, recent, queue, rate, counted), Seen(sample.pipeline, time, window, count, outcome)
 
     def _count(self, state: CounterState, sample: Sample, queue: float | None) -> tuple[float | None, bool]:
         arrivals = known(sample.arrivals)

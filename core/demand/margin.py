@@ -90,8 +90,8 @@ class Margin:
         if state is None:
             start = _prior(self.count, self.prior)
             state = MarginState(None, Record(start, start, next=seen.time + self._delay(seen)))
-        inner = self.inner.update(state.inner, seen)
-        record = state.record
+        before, record = state
+        inner = self.inner.update(before, seen)
         # Half a window's tolerance: sampling jitter must not shift which outcome a forecast is compared with.
         if seen.time + 0.5 * seen.window < record.next:
             return MarginState(inner, record)
@@ -147,7 +147,14 @@ class Margin:
         half = 0.5 / self.span
         scale = (rate + half) * shrink
         base = (rate + half) * ordered[size // 2] * (1.0 - shrink) - half
-        return tuple([max(0.0, base + scale * ordered[(2 * i + 1) * size // (2 * count)]) for i in range(count)])
+        rates = [base + scale * ordered[place] for place in _places(size, count)]
+        return tuple(rates) if rates[0] >= 0.0 else tuple([max(0.0, rate) for rate in rates])
+
+
+@cache
+def _places(size: int, count: int) -> tuple[int, ...]:
+    """Of `count` even quantiles among `size` numbers."""
+    return tuple([(2 * i + 1) * size // (2 * count) for i in range(count)])
 
 
 @cache
@@ -163,5 +170,5 @@ def crps(scenarios: Sequence[float], outcome: float) -> float:
     """
     size = len(scenarios)
     distance = sum([abs(s - outcome) for s in scenarios])
-    spread = sum([(2 * i - size + 1) * s for i, s in enumerate(scenarios)])
+    spread = sum([place * s for place, s in zip(range(1 - size, size, 2), scenarios, strict=True)])
     return distance / size - spread / (size * size)

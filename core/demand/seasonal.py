@@ -63,13 +63,13 @@ class Seasonal:
         inner, since, profile, latest, visits, phase, requests, seconds = state
         if seconds > 0.0:
             seen = min(visits[phase] + 1.0, self.memory)
-            visits = (*visits[:phase], seen, *visits[phase + 1 :])
-            latest = (*latest[:phase], requests / seconds, *latest[phase + 1 :])
+            visits = _with(visits, phase, seen)
+            latest = _with(latest, phase, requests / seconds)
             mean = sum(latest) / (self.phases - visits.count(0.0))
             if mean > 0.0:
                 # Half a visit to a flat profile comes before the first, so that a noisy one does not count in full.
                 learned = profile[phase] + (latest[phase] / mean - profile[phase]) / (seen + 0.5)
-                profile = (*profile[:phase], learned, *profile[phase + 1 :])
+                profile = _with(profile, phase, learned)
         return SeasonalState(inner, since, profile, latest, visits, following)
 
     def rate(self, state: SeasonalState | None, start: float, end: float) -> float | None:
@@ -86,3 +86,9 @@ class Seasonal:
 
     def _phase(self, time: float) -> int:
         return min(self.phases - 1, int(time % self.period / self.period * self.phases))
+
+
+def _with(values: tuple[float, ...], place: int, value: float) -> tuple[float, ...]:
+    changed = list(values)
+    changed[place] = value
+    return tuple(changed)

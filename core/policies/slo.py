@@ -148,12 +148,10 @@ class SloPolicy:
             near = Near.of(table, column)
             more: Ints | None = None
             if not last and self.objective.fair:
-                more = finer(problem, rows, table, near, level_with(worth, near, taken.price))
+                more = finer(problem, rows, near, level_with(worth, near, taken.price))
             elif not last:
                 around, missed = expected(worth, near, taken.price)
-                more = (
-                    finer(problem, rows, table, near, around) if left == rounds or missed > small * len(rows) else None
-                )
+                more = finer(problem, rows, near, around) if left == rounds or missed > small * len(rows) else None
             if more is None and not final:
                 taken = take(space, grants, rows, problem.limits.rank, paths, least, gap)
                 column = paths.column[taken.point]
