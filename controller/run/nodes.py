@@ -222,14 +222,14 @@ class Nodes:
     def _carry_out(self, plan: NodePlan, cluster: Cluster, allowed: Callable[[], bool]) -> tuple[Outcome, ...]:
         """The plan's steps in their order; what failed, for the next plan."""
         failures = []
-        here = {node.name for node in cluster.nodes}
+        on = {node.instance: node.name for node in cluster.nodes if node.instance is not None}
         for action in plan.actions:
             if not allowed():
                 log.warning("no step more is taken: not leading, or paused")
                 break
             kind = type(action).__name__.lower()
             try:
-                self._act(action, here)
+                self._act(action, on)
             except Conflict as error:
                 log.info("%s of group %s: %s", kind, action.group, error)
             except (OSError, ProviderError) as error:
@@ -243,14 +243,16 @@ class Nodes:
                 self.record.taken[action.group, kind] += 1
         return tuple(failures)
 
-    def _act(self, action: Action, here: set[str]) -> None:
+    def _act(self, action: Action, on: Mapping[str, str]) -> None:
+        """`on`: nodes by their machines."""
         if isinstance(action, Increase):
             self.provider.increase(action.group, action.count, seen=action.seen)
         elif isinstance(action, Cancel):
             self.provider.cancel_pending(action.group, action.count, seen=action.seen)
         elif isinstance(action, Delete):
-            if action.node in here and (serving := self.host.serving(action.node or "")):
-                raise ConnectionError(f"node {action.node} is not deleted, {serving[0]} is on it")
+            node = on.get(action.instance)
+            if node is not None and (serving := self.host.serving(node)):
+                raise ConnectionError(f"node {node} is not deleted, {serving[0]} is on it")
             self.provider.delete(action.group, [action.instance])
         elif isinstance(action, Evict):
             self.host.evict(action.pod, action.grace)

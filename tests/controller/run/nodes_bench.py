@@ -106,7 +106,7 @@ class Bench:
         return not marks and len(self.world.nodes) == self.target == len(self.world.machines)
 
     def check(self) -> None:
-        """What must hold at any time. A node whose machine was deleted was tainted and cordoned before."""
+        """What must hold at any time. A Ready node whose machine was deleted was tainted and cordoned before."""
         assert self.world.breaches == []
         assert MINIMUM <= self.target <= MAXIMUM
         for name, done in self.touched.items():
@@ -173,8 +173,8 @@ class Provider:
 
     def delete(self, group: str, instances: Sequence[str]) -> None:
         for name in instances:
-            machine = self._world.machines.get(name)
-            if name in self._world.nodes and machine is not None and machine.state is not InstanceState.DELETING:
+            machine, node = self._world.machines.get(name), self._world.nodes.get(name)
+            if node is not None and node.ready and machine is not None and machine.state is not InstanceState.DELETING:
                 self._bench.touched.setdefault(name, set()).add("delete")
         self._bench.step("delete", lambda: self._world.delete(group, instances))
 
