@@ -104,11 +104,16 @@ class Write:
             owners = "; ".join(cause.message or cause.field for cause in error.causes) or error.message
             return Refusal(
                 "FieldOwned",
-                f"somebody else sets the CPU of {self.target} ({owners}): take it out of what they apply, or leave "
-                "the template alone",
+                f"somebody else sets {_fields(error)} of {self.target} ({owners}): take it out of what they apply, or "
+                f"leave the {self.part} alone",
             )
         if error.status in (409, 422):
             return Refusal("Changed", f"{self.target} was changed in between, it is tried again: {error.message}")
         if error.status == 403:
             return Refusal("Forbidden", f"{error.message}: allow headgate's account to do this")
         return Refusal("Denied", f"{error.message}: see who denies it")
+
+
+def _fields(error: ApiError) -> str:
+    """The fields that a conflict is about."""
+    return ", ".join(dict.fromkeys(cause.field.lstrip(".") for cause in error.causes if cause.field)) or "a field"

@@ -61,6 +61,8 @@ class Kubelets:
         """Pods (by name) whose resize fails, and the runtime's error."""
         self.first: set[str] = set()
         """Pods (by name) that are looked at before all others."""
+        self.needs: dict[str, int] = {}
+        """Millicores by pod (by name) below which a probe fails and the kubelet starts its containers again."""
         self.now = 0.0
         self.epoch = time.time()
         """Unix time of `now` 0, for the times of conditions."""
@@ -144,6 +146,7 @@ class Kubelets:
             elif not rules.old:
                 used = self._used(pods, pod)
                 conditions = self._resize(pod, known, rules, capacity, used)
+                self._probe(pod, known)
             self._report(pod, known, rules, conditions)
 
     def _recalled(self, pod: Object) -> _Pod:
@@ -166,6 +169,13 @@ class Kubelets:
             self.started += 1
         known.actual = clone(known.allocated)
         known.ready = True
+
+    def _probe(self, pod: Object, known: _Pod) -> None:
+        least = self.needs.get(pod["metadata"]["name"], 0)
+        for name, resources in known.actual.items():
+            if _cpu(resources) < least:
+                known.restarts[name] += 1
+                self.started += 1
 
     def _used(self, pods: list[Object], but: Object) -> int:
         """Millicores that the node's other pods have been allocated."""

@@ -20,6 +20,8 @@ Object = dict[str, Any]
 
 PATIENCE = 60.0
 """Seconds until a test gives up on something that should happen."""
+INTERVAL = 0.5
+"""Seconds between two decisions."""
 
 
 def until(what: str, condition: Callable[[], bool], patience: float = PATIENCE) -> None:
@@ -69,17 +71,18 @@ class Load:
 class Headgate:
     """The controller, until `kill` or `close`."""
 
-    def __init__(self, cluster: Cluster, folder: Path, load: Load, token: str = "", **host: Any) -> None:
-        """`host`: further settings of the host."""
-        (folder / "kubeconfig").write_text(yaml.safe_dump(cluster.kubeconfig(token)))
+    def __init__(self, cluster: Cluster, folder: Path, load: Load | Object, **host: Any) -> None:
+        """`load`: the file, or a source of another kind. `host`: further settings of the host."""
+        (folder / "kubeconfig").write_text(yaml.safe_dump(cluster.kubeconfig()))
         access = {"kubeconfig": "kubeconfig"}
         lease = {"duration": "2s", "deadline": "1s", "retry": "250ms"}
+        source = {"kind": "file", "path": load.path.name} if isinstance(load, Load) else load
         settings = {
             "host": {"kind": "kserve", **access, **host},
             "home": {"kind": "kubernetes", "namespace": "headgate", "lease": lease, **access},
-            "interval": "500ms",
+            "interval": f"{INTERVAL}s",
             "grace": "4s",
-            "sources": [{"kind": "file", "path": load.path.name, "every": "200ms"}],
+            "sources": [{**source, "every": "200ms"}],
         }
         (folder / "headgate.yaml").write_text(yaml.safe_dump(settings))
         self._log = (folder / "headgate.log").open("ab")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from tests.cluster import builders as make
 from tests.cluster.harness import Cluster
-from tests.cluster.process import Headgate, Load, budget, until
+from tests.cluster.process import INTERVAL, Headgate, Load, budget, until
 from tests.cluster.recorder import Recorder, committed
+from tests.controller.sources.conftest import Answer, Asked, Web, web
+
+__all__ = ["web"]
 
 NOTE = {"serving.kserve.io/autoscalerClass": "external"}
 NEVER = 1e9
@@ -112,3 +119,45 @@ def test_one_that_was_stopped_for_long_does_not_write_beside_the_next(served: Cl
 def _holder(cluster: Cluster) -> str:
     found = cluster.client.find("leases", "headgate", "headgate")
     return str(((found or {}).get("spec") or {}).get("holderIdentity") or "")
+
+
+class Renamed:
+    """A Prometheus that has KServe's metrics until they get other names; CPU and its own health it always knows."""
+
+    def __init__(self, web: Web, busy: dict[str, float]) -> None:
+        self.renamed = False
+        self.busy = busy
+        web.answer = self._answer
+
+    def _answer(self, asked: Asked) -> Answer:
+        query = parse_qs(urlsplit(asked.path).query).get("query", [""])[0]
+        values: dict[str, float] = {}
+        if "request_predict_seconds_count" in query and not self.renamed:
+            values = dict.fromkeys(self.busy, 0.5) if "timestamp(" in query else dict.fromkeys(self.busy, 20.0)
+        elif "container_cpu_usage_seconds_total" in query and "request_predict" not in query:
+            values = self.busy
+        rows = [{"metric": {"pipeline": name}, "value": [time.time(), str(value)]} for name, value in values.items()]
+        body = {"status": "success", "data": {"resultType": "vector", "result": rows}}
+        return Answer(json.dumps(body), kind="application/json")
+
+
+def test_metrics_that_get_other_names_are_not_known_rather_than_zero(served: Cluster, web: Web, tmp_path: Path) -> None:
+    metrics = Renamed(web, {"models/a": 0.1, "models/b": 1.4})
+    source = {"kind": "prometheus", "url": web.url, "recipe": "kserve", "stale": "1s"}
+    running = Headgate(served, tmp_path, source)
+    try:
+        until("CPUs move", lambda: moved(served))
+        before = cpus(served, "a"), cpus(served, "b")
+        metrics.renamed = True
+        until("nothing is known", lambda: not any("used" in each for each in _pipelines(served)))
+        metrics.busy = {"models/a": 1.4, "models/b": 0.1}
+        time.sleep(2 * INTERVAL)
+        assert (cpus(served, "a"), cpus(served, "b")) == before, "not known is not zero"
+        metrics.renamed = False
+        until("CPUs move again", lambda: cpus(served, "a") >= 1200)
+    finally:
+        running.close()
+
+
+def _pipelines(cluster: Cluster) -> list[dict[str, Any]]:
+    return list(cluster.client.get("cpubudgets", "shared", "models")["status"]["pipelines"])

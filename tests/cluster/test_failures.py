@@ -15,7 +15,9 @@ from headgate.adapters.kserve.adapter import KserveAdapter
 from headgate.adapters.kserve.settings import KserveSettings
 from headgate.adapters.kubernetes.api import Api
 from headgate.core.budgets import BudgetSpec, CPUBudget
+from headgate.core.decision import Config, State, decide
 from headgate.core.hosting import Applied, Inventory, Order
+from headgate.core.model import Budget, Observation, Sample
 
 NOTE = {"serving.kserve.io/autoscalerClass": "external"}
 
@@ -41,9 +43,21 @@ class Turns:
     def now(self) -> float:
         return self.cluster.kubelets.epoch + self.cluster.kubelets.now
 
-    def restarted(self) -> KserveAdapter:
-        self.host = KserveAdapter(Api(self.cluster.connection(self.token), 5), KserveSettings(), lambda: self.now)
+    def restarted(self, **settings: Any) -> KserveAdapter:
+        api = Api(self.cluster.connection(self.token), 5)
+        self.host = KserveAdapter(api, KserveSettings(**settings), lambda: self.now)
         return self.host
+
+    def decided(self, **busy: float) -> dict[str, int]:
+        """The grants for services that are busy with so many CPUs, 20 requests per second of each."""
+        seen = self.observe()
+        samples = {
+            f"models/{name}": Sample(f"models/{name}", self.now, 10.0, 200 * cores, 200 * cores, cpu_seconds=10 * cores)
+            for name, cores in busy.items()
+        }
+        config = Config(seen.pipelines, Budget(seen.total, 0, (), seen.nodes), "proportional")
+        _, decision = decide(State(), Observation(samples, seen.granted), config, self.now)
+        return {name.partition("/")[2]: grant for name, grant in decision.allocation.grants.items()}
 
     def observe(self) -> Inventory:
         return self.host.observe([self.budget])[self.budget.key]
@@ -210,6 +224,30 @@ def test_a_quota_and_a_limit_range_are_told_apart(cluster: Cluster) -> None:
     assert ceilings["models/a"] == 800
     it.reach(until=refused("a", "LimitRange"), a=900, b=500)
     it.recorder.check(2000)
+
+
+def test_pods_keep_what_their_probes_need_however_idle_they_are(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("400m"), b=make.guaranteed("400m"))
+    cluster.client.patch("deployments", "b-predictor", "models", {"spec": {"replicas": 3}}, sub="scale")
+    cluster.settle()
+    it.restarted(least="100m")
+    cluster.kubelets.needs = dict.fromkeys((pod["metadata"]["name"] for pod in cluster.pods()), 90)
+    it.recorder = Recorder(cluster)
+    for _ in range(12):
+        it.turn(**it.decided(a=2.0, b=0.0))
+    assert [it.cpus("a"), it.cpus("b")] == [1700, 300]
+    it.recorder.check(2000)
+
+
+def test_a_pod_that_is_starved_all_the_same_harms_no_other(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
+    cluster.kubelets.needs = {it.pod("a"): 700}
+    it.reach(a=600, b=1400)
+    assert (it.cpus("a"), it.cpus("b")) == (600, 1400)
+    assert max(instant.taken for instant in it.recorder.instants()) <= 2000
+    assert it.recorder.restarts().keys() == {it.pod("a")}
+    it.reach(a=800, b=1200)
+    assert (it.cpus("a"), it.cpus("b")) == (800, 1200), "a higher floor ends it"
 
 
 def test_a_stopped_service_gives_its_cpus_back_to_the_budget(cluster: Cluster) -> None:
