@@ -15,6 +15,7 @@ from headgate.core.model import Budget, Demand, Observation, Sample
 from headgate.core.units import format_cpu
 from headgate.engine.cpus import usable_cpus
 from headgate.engine.engine import Engine, Standing, millicores
+from headgate.engine.sizing import Sizing
 from headgate.engine.tally import Durations
 
 log = logging.getLogger("headgate.engine")
@@ -46,6 +47,7 @@ class Control:
         self._engine = engine
         config = Config(engine.pipelines, Budget(self._usable()), settings.policy, calm=settings.calm.value())
         self._config = self.extensions.config(config)
+        self._sizing = Sizing(settings.machine.value(), engine.pipelines)
         self._state = State()
         self._last = time.monotonic()
         self._stop = threading.Event()
@@ -79,6 +81,7 @@ class Control:
             self._decide(standing, samples, now)
         else:
             self._engine.adopt(standing)
+        self._recommend(now)
 
     def _decide(self, standing: Standing, samples: dict[str, Sample], now: float) -> None:
         try:
@@ -100,6 +103,12 @@ class Control:
             return
         self._state = state
         self.durations.add(time.monotonic() - now)
+
+    def _recommend(self, now: float) -> None:
+        standing = self._engine.standing
+        recommended = self._sizing.look(standing, now)
+        if recommended != standing.recommended:
+            self._engine.adopt(replace(standing, recommended=recommended))
 
     def _first(self) -> Allocation:
         """Before anything is known: as if all pipelines had the same load."""

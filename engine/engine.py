@@ -13,6 +13,7 @@ from headgate.core.allocation import Allocation
 from headgate.core.config import Document, SettingsError
 from headgate.core.extensions import Extensions, NoExtensions
 from headgate.core.model import Demands, Pipeline
+from headgate.core.nodes.recommend import Recommendation
 from headgate.core.units import MILLI
 from headgate.engine.dispatch import Dispatch, Dispatcher, Unmanaged, Work
 from headgate.engine.oip.errors import OipError
@@ -43,6 +44,8 @@ class Standing:
     """Requests per second in the last interval, refused ones included."""
     problem: str | None = None
     """Why the last decision could not be made; the grants before it stay in force."""
+    recommended: Recommendation | None = None
+    """CPUs that the machine should have; None: not looked at yet."""
 
 
 @dataclass(slots=True, eq=False)

@@ -20,6 +20,7 @@ from headgate.core.config import (
     check_names,
 )
 from headgate.core.extensions import ExtensionSettings
+from headgate.core.nodes.settings import GroupSettings
 from headgate.engine.cpus import usable_cpus
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -79,6 +80,31 @@ class CalmSettings(Model):
         return Calm(band=self.band, noise=self.noise, stabilisation=self.stabilisation, most_moved=self.most_moved)
 
 
+_DEFAULT = GroupSettings("machine")
+
+
+class MachineSettings(Model):
+    """By what the machine is said to be too small or too large; nothing else comes of it."""
+
+    upper: float = Field(default=_DEFAULT.upper, gt=0, le=1, description="Above this utilisation: more CPUs")
+    lower: float = Field(default=_DEFAULT.lower, gt=0, lt=1, description="Below this utilisation: fewer CPUs")
+    margin: float = Field(default=_DEFAULT.margin, ge=0, lt=1, description="CPUs are chosen for `upper - margin`")
+    up_after: Seconds = Field(default=_DEFAULT.up_after, description="Time above `upper` before it is said")
+    down_after: Seconds = Field(default=_DEFAULT.down_after, description="Time below `lower` before it is said")
+    window: Annotated[Seconds, Field(gt=0)] = Field(
+        default=_DEFAULT.window, description="Fewer CPUs are chosen by the highest load of this long"
+    )
+
+    @model_validator(mode="after")
+    def _thresholds(self) -> MachineSettings:
+        self.value()
+        return self
+
+    def value(self) -> GroupSettings:
+        """The same for the recommendation. Raises ValueError on thresholds that would make it flap."""
+        return GroupSettings("machine", **self.model_dump())
+
+
 class EngineSettings(ExtensionSettings):
     """What `headgate serve` hosts, on how many CPUs, and how it divides them."""
 
@@ -91,6 +117,7 @@ class EngineSettings(ExtensionSettings):
     interval: Annotated[Seconds, Field(gt=0)] = Field(default=1.0, description="Time between two decisions")
     policy: str = Field(default="proportional", description="How the budget is divided; see headgate allocate")
     calm: CalmSettings = CalmSettings()
+    machine: MachineSettings = MachineSettings()
     control: Literal["live", "none"] = Field(default="live", description="none: ONNX Runtime's defaults, no division")
     lend: bool = Field(default=True, description="Idle CPU of one pipeline serves others; false: a grant is a hard cap")
     max_body: Size = Field(default=64 * 2**20, description="A longer request is refused with 413")

@@ -25,6 +25,7 @@ def status(engine: Engine) -> dict[str, object]:
         "budget": standing.budget,
         "decisions": standing.decisions,
         "problem": standing.problem,
+        "recommended": asdict(standing.recommended) if standing.recommended else None,
         "pipelines": {p.name: _pipeline(engine, standing, p, now) for p in engine.pipelines},
     }
 

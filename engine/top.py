@@ -74,6 +74,9 @@ def render(status: Mapping[str, Any]) -> Group:
     for name, pipeline in status["pipelines"].items():
         table.add_row(*_row(name, pipeline, budget))
     reasons = [Text(f"{name}: {pipeline['reason']}", style="dim") for name, pipeline in status["pipelines"].items()]
+    if recommended := status.get("recommended"):
+        style = "dim" if recommended["cpus"] == budget else "yellow"
+        reasons.append(Text(f"machine: {format_cpu(recommended['cpus'])} CPUs: {recommended['reason']}", style=style))
     if status.get("problem"):
         reasons.append(Text(f"no decision could be made: {status['problem']}", style="bold red"))
     return Group(head, table, *reasons)
