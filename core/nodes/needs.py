@@ -20,8 +20,8 @@ def needs(pipelines: Sequence[Pipeline], demands: Demands, current: Mapping[str,
     """Millicores by pipeline, within its floor and ceiling; None: its demand is not known.
 
     With an SLO the fewest CPUs at which its percentile answers in time, by the queueing model and the mean of the
-    scenarios. Without one, and where no number of CPUs would do: the offered load, and what waits within a minute. A
-    pinned pipeline needs what it has (`current`).
+    scenarios. Without one, where no number of CPUs would do, and where nothing counts requests: the offered load, and
+    what waits within a minute. A pinned pipeline needs what it has (`current`).
     """
     found: dict[str, int | None] = {}
     strict = []
@@ -34,7 +34,7 @@ def needs(pipelines: Sequence[Pipeline], demands: Demands, current: Mapping[str,
         else:
             waiting = demand.queue * demand.cpu_seconds_per_request / HORIZON
             found[pipeline.name] = _bounded(pipeline, demand.offered_load + waiting)
-            if pipeline.slo is not None and demand.offered_load > 0:
+            if pipeline.slo is not None and demand.basis == "requests" and demand.offered_load > 0:
                 strict.append((pipeline, demand))
     if strict:
         for (pipeline, _), cpus in zip(strict, _by_slo(strict), strict=True):
