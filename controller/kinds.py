@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from headgate.controller.plugins import Plugins
-from headgate.core.config import Document, Model, Path, SettingsError, validate
+from headgate.core.config import Document, Model, Path, SettingsError, field_name, validate
 from headgate.core.demand import Estimator
 from headgate.core.extensions import ExtensionSettings, SourceSettings
 from headgate.core.hookspecs import EngineStep, EstimatorKind, Source, SourceKind, StepKind
@@ -45,9 +45,8 @@ def find_kind(plugins: Plugins, document: Document, hook: str, name: str, expect
 
 def unknown(document: Document, name: str, known: Collection[str], at: Path) -> SettingsError:
     """That nobody offers `name`."""
-    return SettingsError(
-        f"{document.place(at)}: {name!r} is not known here; known: {', '.join(sorted(known)) or 'none'}"
-    )
+    where = f"{document.place(at)}: {field_name(at)}" if at else document.place(at)
+    return SettingsError(f"{where}: {name!r} is not known here; known: {', '.join(sorted(known)) or 'none'}")
 
 
 def source_of(plugins: Plugins, document: Document, index: int, name: str) -> Callable[[Sequence[str]], Source]:

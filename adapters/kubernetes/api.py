@@ -62,15 +62,21 @@ def path(api: str, resource: str, name: str = "", namespace: str = "", subresour
 
 
 def connect(kubeconfig: str | None = None, context: str | None = None) -> client.ApiClient:
-    """A connection by a kubeconfig, or by the service account when headgate runs in the cluster."""
+    """A connection by a kubeconfig, or by the service account when headgate runs in the cluster.
+
+    Raises ValueError that names the file when it cannot be used.
+    """
     settings = client.Configuration()
     try:
         if kubeconfig is None and context is None:
             config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
         else:
             config.load_kube_config(kubeconfig, context, client_configuration=settings)  # type: ignore[no-untyped-call]
-    except config.ConfigException:
-        config.load_kube_config(kubeconfig, context, client_configuration=settings)  # type: ignore[no-untyped-call]
+    except config.ConfigException as error:
+        if kubeconfig is not None or context is not None:
+            named = f"kubeconfig {kubeconfig or 'by default'}" + (f", context {context}" if context else "")
+            raise ValueError(f"{named}: {error}") from None
+        config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
     return client.ApiClient(settings)
 
 

@@ -18,9 +18,9 @@ from headgate.controller.run.memory import Memory
 from headgate.controller.run.nodes import Nodes
 from headgate.controller.run.parts import Parts
 from headgate.controller.run.reporter import Reporter
-from headgate.controller.run.settings import RunSettings
+from headgate.controller.run.settings import NodesSettings, RunSettings
 from headgate.core.budgets import CPUBudget
-from headgate.core.config import Document, Path, SettingsError, validate
+from headgate.core.config import Document, Model, Path, SettingsError, field_name, validate
 from headgate.core.decision import Config
 from headgate.core.demand import default_estimator
 from headgate.core.extensions import Extensions
@@ -101,14 +101,27 @@ def _open_nodes(document: Document, settings: RunSettings, home: Home, clock: Cl
     kind = settings.nodes.provider.kind
     plugin, chosen = find_kind(plugins(), document, "headgate_node_providers", kind, ProviderKind, (*at, "kind"))
     own = own_settings(document, at, chosen.settings, {"kind"})
+    _check_groups(document, settings.nodes, own)
     try:
         return Nodes(settings.nodes, chosen.open(own), home.nodes(), clock, applies=applies)
     except SettingsError:
         raise
     except Exception as error:
         raise SettingsError(
-            f"{document.place(at)}: provider {kind} of plug-in {plugin} cannot be opened: {error}"
+            f"{document.place(at)}: nodes.provider: {kind} of plug-in {plugin} cannot be opened: {error}"
         ) from error
+
+
+def _check_groups(document: Document, settings: NodesSettings, own: Model) -> None:
+    """That the provider has the groups, where its settings list them. Raises SettingsError."""
+    listed = {str(getattr(group, "name", "")) for group in getattr(own, "groups", ())}
+    for index, group in enumerate(settings.groups):
+        if listed and group.name not in listed:
+            path: Path = ("nodes", "groups", index, "name")
+            raise SettingsError(
+                f"{document.place(path)}: {field_name(path)}: {group.name!r} is none of nodes.provider.groups "
+                f"({', '.join(sorted(listed))}): give both the same name"
+            )
 
 
 def _open(document: Document, settings: RunSettings, part: Literal["host", "home"]) -> object:

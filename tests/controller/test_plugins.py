@@ -178,11 +178,14 @@ def test_sources_can_be_tried_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sources:\n- {kind: nothing}", ":2: 'nothing' is not known here; known: bentoml, engine, file"),
+        (
+            "sources:\n- {kind: nothing}",
+            ":2: sources[0].kind: 'nothing' is not known here; known: bentoml, engine, file",
+        ),
         ("sources:\n- {kind: file}", ":2: sources[0].path: required"),
         ("sources:\n- kind: file\n  pth: x\n  path: y", ":3: sources[0].pth: unknown setting; known here: path"),
         ("sources:\n- {kind: file, path: x}\n- {kind: file, path: y}", ":3: sources[1].name: 'file' is taken"),
-        ("estimator: other", ":1: 'other' is not known here"),
+        ("estimator: other", ":1: estimator: 'other' is not known here"),
     ],
 )
 def test_wrong_settings_of_sources_end_with_exit_code_2(tmp_path: Path, text: str, message: str) -> None:
