@@ -18,8 +18,8 @@ QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+|[numkMGTPE])?$"
 DURATION = r"^([0-9]+(\.[0-9]+)?(us|ms|s|m|h|d)?)+$"
 MOST = {"pipelines": 256, "groups": 64, "services": 256, "graphs": 256, "namespaces": 64, "matchExpressions": 32}
 """Entries of each list: the server wants to know what checking a rule may cost, and adds up the worst case."""
-LONGEST = 253
-"""Characters of a name."""
+LONGEST, AMOUNT = 253, 32
+"""Characters of a name, and of CPUs or a duration."""
 
 RULES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "BudgetSpec": (
@@ -38,6 +38,11 @@ RULES: Mapping[str, tuple[tuple[str, str], ...]] = {
             "has(self.selector) || (has(self.services) && size(self.services) > 0)"
             " || (has(self.graphs) && size(self.graphs) > 0)",
             "name services or graphs, or give a selector ({} selects every service)",
+        ),
+        (
+            "!has(self.floor) || !has(self.ceiling)"
+            " || quantity(string(self.floor)).compareTo(quantity(string(self.ceiling))) <= 0",
+            "the floor must not be above the ceiling",
         ),
     ),
 }
@@ -203,6 +208,7 @@ class _Writer:
         found |= {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "pattern": QUANTITY if cpu else DURATION,
+            "maxLength": AMOUNT,
             "x-kubernetes-int-or-string": True,
         }
         if (default := schema.get("default")) is not None:

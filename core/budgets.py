@@ -207,6 +207,8 @@ class CPUBudget:
     created: str = ""
     """RFC 3339; where two budgets want one service, the older one has it (then the first by name)."""
     uid: str = ""
+    reported: bool = False
+    """Whether a controller that took it up has reported on this generation."""
 
     @property
     def key(self) -> str:

@@ -180,11 +180,13 @@ class LastingHost(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A budget whose spec is wrong."""
+    """A budget that has no effect, because its spec is wrong or is nobody's."""
 
     key: str
     generation: int
     message: str
+    reason: str = "Invalid"
+    """One CamelCase word of docs/refusals.md."""
 
 
 class Home(Protocol):

@@ -68,7 +68,20 @@ def budget_of(item: Object, own: str) -> CPUBudget | Rejected:
             check_reach(spec, namespace, own)
     except SettingsError as error:
         return Rejected(f"{namespace}/{name}", generation, str(error))
-    return CPUBudget(name, namespace, spec, generation, meta.get("creationTimestamp") or "", meta.get("uid") or "")
+    return CPUBudget(
+        name,
+        namespace,
+        spec,
+        generation,
+        created=meta.get("creationTimestamp") or "",
+        uid=meta.get("uid") or "",
+        reported=_reported(item.get("status") or {}, generation),
+    )
+
+
+def _reported(status: Mapping[str, Any], generation: int) -> bool:
+    accepted = [c.get("reason") for c in status.get("conditions") or () if c.get("type") == "Accepted"]
+    return status.get("observedGeneration") == generation and bool(accepted) and "OtherHost" not in accepted
 
 
 def check_reach(spec: BudgetSpec, namespace: str, own: str) -> None:

@@ -15,6 +15,7 @@ from headgate.controller.run.permit import Permit
 from headgate.controller.run.reporter import Reporter
 from headgate.controller.run.settings import RunSettings
 from headgate.controller.run.status import View
+from headgate.controller.run.unattended import Unattended
 from headgate.controller.run.watch import Seen, Watch
 from headgate.core.budgets import CPUBudget, by_age
 from headgate.core.hosting import Applied, InformedHost, Inventory, Keep, LastingHost, Rejected
@@ -40,6 +41,7 @@ class Loop:
         self._known: Known | None = None
         self._watch = Watch(parts.extensions)
         self._permit = Permit(parts.home)
+        self._unattended = Unattended(settings.host.kind)
         self.views: Mapping[str, View] = {}
         """By budget, as of the last turn or tick; replaced as a whole."""
         self.rejected: Mapping[str, Rejected] = {}
@@ -89,7 +91,7 @@ class Loop:
             self.record.problem, self.record.turned = None, self._clock()
         except Exception as error:  # noqa: BLE001 - fail static, whatever a host or a home does wrong
             self._fail(error)
-        self.record.seconds += self._clock() - began
+        self.record.took(self._clock() - began)
 
     def _turn(self, now: float) -> None:
         home, memory = self._parts.home, self._parts.memory
@@ -143,9 +145,10 @@ class Loop:
     def _read_budgets(self) -> list[CPUBudget]:
         """Those that are valid and of this process's host."""
         found = self._parts.budgets()
-        self.rejected = {each.key: each for each in found if isinstance(each, Rejected)}
-        kind = self._settings.host.kind
-        return list(by_age(b for b in found if isinstance(b, CPUBudget) and b.spec.host == kind))
+        valid = [each for each in found if isinstance(each, CPUBudget)]
+        wrong = {each.key: each for each in found if isinstance(each, Rejected)}
+        self.rejected = {**wrong, **self._unattended.among(valid, self._clock())}
+        return list(by_age(budget for budget in valid if budget.spec.host == self._settings.host.kind))
 
     def _term(self, leads: bool, now: float) -> Known | None:
         """What is known as leader: taken up when a term begins, given up when it ends."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from headgate.controller.run.nodes_metrics import node_metrics
 from headgate.controller.run.opening import Running
+from headgate.controller.run.parts import DURATIONS
 from headgate.core.extensions import families
 from headgate.core.hosting import Counted
 from headgate.core.units import MILLI
@@ -88,6 +89,9 @@ class Metrics(Collector):
         yield CounterMetricFamily("headgate_turns", "Turns of the loop.", record.turns)
         yield CounterMetricFamily("headgate_turns_failed", "Turns that ended with an error.", record.failed)
         yield CounterMetricFamily("headgate_turn_seconds", "Time that all turns took.", record.seconds)
+        yield HistogramMetricFamily(
+            "headgate_turn_duration_seconds", "How long turns took.", list(_cumulated(record.durations)), record.seconds
+        )
         yield CounterMetricFamily("headgate_moves", "Changes written to the hosts.", record.moves)
         yield CounterMetricFamily("headgate_reports_failed", "Statuses not written.", self._running.reporter.failed)
         last = math.nan if record.turned is None else record.turned
@@ -113,3 +117,11 @@ class Metrics(Collector):
             for labels, value in family.values:
                 metric.add_metric(labels, value)
             yield metric
+
+
+def _cumulated(durations: Mapping[float, int]) -> Iterator[tuple[str, int]]:
+    """Upper bound and number of turns up to it, as a histogram has them."""
+    count = 0
+    for bound in DURATIONS:
+        count += durations.get(bound, 0)
+        yield "+Inf" if bound == math.inf else str(bound), count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +14,9 @@ from headgate.core.budgets import CPUBudget
 from headgate.core.demand import Estimator
 from headgate.core.extensions import Extensions
 from headgate.core.hosting import Home, HostAdapter, Order, Rejected
+
+DURATIONS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
+"""Seconds: bounds by which turns are counted."""
 
 
 @dataclass(slots=True)
@@ -27,10 +32,17 @@ class Record:
     failed: int = 0
     seconds: float = 0.0
     """All turns together."""
+    durations: Counter[float] = field(default_factory=Counter)
+    """Turns by the least of DURATIONS that they did not exceed."""
     moves: int = 0
     """Changes written to the hosts."""
     problem: str | None = None
     """Why the last turn failed."""
+
+    def took(self, seconds: float) -> None:
+        """A turn, so long."""
+        self.seconds += seconds
+        self.durations[next(bound for bound in DURATIONS if seconds <= bound)] += 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Reporter:
     def show(self, views: Mapping[str, View], rejected: Mapping[str, Rejected], now: float) -> None:
         """Everything as it is now."""
         for key, each in rejected.items():
-            self._show(key, rejected_status(each.generation, each.message), now)
+            self._show(key, rejected_status(each), now)
         for key, view in views.items():
             self._show(key, status_of(view), now)
             for kind, reason, message in events_between(self._before.get(key), view):

@@ -90,7 +90,7 @@ class Server:
         """Everything, as JSON has it."""
         loop = self._running.loop
         record = loop.record
-        budgets = {key: rejected_status(each.generation, each.message) for key, each in loop.rejected.items()}
+        budgets = {key: rejected_status(each) for key, each in loop.rejected.items()}
         budgets |= {key: status_of(view) for key, view in loop.views.items()}
         nodes = self._running.nodes
         return {

@@ -38,7 +38,7 @@ def show(
         if nodes is not None:
             click.echo("\n".join(nodes_text(nodes)))
         return
-    data: dict[str, Any] = {key: rejected_status(r.generation, r.message) for key, r in rejected.items()}
+    data: dict[str, Any] = {key: rejected_status(each) for key, each in rejected.items()}
     data |= {key: {**status_of(view), "changes": list(_changes(view))} for key, view in views.items()}
     if nodes is not None:
         data["nodes"] = nodes_status(nodes)  # no budget's key: those have a slash

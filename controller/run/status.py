@@ -11,7 +11,7 @@ from pydantic import Field
 from headgate.controller.run.judge import Refused, Trouble, Verdict
 from headgate.core.budgets import CPUBudget, Mode
 from headgate.core.config import Model
-from headgate.core.hosting import Applied, GraphLoad, Inventory, Refusal
+from headgate.core.hosting import Applied, GraphLoad, Inventory, Refusal, Rejected
 from headgate.core.model import Demand, Sample
 from headgate.core.units import MILLI, format_cpu
 
@@ -210,11 +210,11 @@ def _graph(view: View, graph: GraphLoad) -> GraphStatus:
     )
 
 
-def rejected_status(generation: int, message: str) -> dict[str, Any]:
-    """The status of a budget whose spec is wrong."""
-    accepted = Condition(type="Accepted", status="False", reason="Invalid", message=message[:1000])
+def rejected_status(rejected: Rejected) -> dict[str, Any]:
+    """The status of a budget that has no effect."""
+    accepted = Condition(type="Accepted", status="False", reason=rejected.reason, message=rejected.message[:1000])
     ready = Condition(type="Ready", status="False", reason="NotAccepted", message="see Accepted")
-    status = BudgetStatus(observedGeneration=generation, conditions=(accepted, ready))
+    status = BudgetStatus(observedGeneration=rejected.generation, conditions=(accepted, ready))
     # What it had before stays in force; the numbers of then would only mislead.
     return status.model_dump(mode="json", exclude_none=True)
 

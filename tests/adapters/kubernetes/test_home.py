@@ -95,12 +95,12 @@ def test_the_server_refuses_what_the_definition_excludes(cluster: Cluster, spec:
 def test_what_only_headgate_knows_to_be_wrong_is_rejected_with_its_field(
     cluster: Cluster, home: KubernetesHome
 ) -> None:
-    put(cluster, pipelines=[{"selector": {}, "floor": "2", "ceiling": "1"}])
+    put(cluster, groups=[{"name": "x", "total": "1"}, {"name": "x", "total": "2"}])
     put(cluster, "other")
     rejected, good = sorted(home.budgets(), key=lambda found: isinstance(found, CPUBudget))
     assert isinstance(rejected, Rejected)
     assert rejected.key == "models/main"
-    assert "pipelines[0].floor: 2 is above the ceiling 1" in rejected.message
+    assert "groups[1].name" in rejected.message
     assert isinstance(good, CPUBudget)
 
 
@@ -124,6 +124,25 @@ def test_a_budget_reaches_beyond_its_namespace_only_from_the_controllers(
     put(cluster, namespace=OWN, **spec)
     (found,) = home.budgets()
     assert isinstance(found, CPUBudget)
+
+
+def test_whether_somebody_has_reported_on_a_budget_is_known(cluster: Cluster, home: KubernetesHome) -> None:
+    def accepted(reason: str) -> dict[str, Any]:
+        return status(conditions=[{"type": "Accepted", "status": "True", "reason": reason, "message": ""}])
+
+    def reported() -> bool:
+        (found,) = home.budgets()
+        assert isinstance(found, CPUBudget)
+        return found.reported
+
+    put(cluster, host="seldon")
+    assert not reported()
+    home.report("models/main", accepted("OtherHost"))
+    assert not reported(), "that was one that did not take it up"
+    home.report("models/main", accepted("Valid"))
+    assert reported()
+    cluster.client.patch("cpubudgets", "main", "models", {"spec": {"total": "7"}})
+    assert not reported(), "not on this generation"
 
 
 def test_a_status_is_written_with_times_and_only_when_it_says_something_new(
@@ -289,6 +308,11 @@ def test_only_who_campaigns_can_lead(cluster: Cluster, home: KubernetesHome) -> 
         ({"pipelines": [{"floor": "1"}]}, "name services or graphs, or give a selector"),
         ({"pipelines": [{"selector": {}, "group": "x"}]}, "the group of a pipeline must be one of groups"),
         ({"groups": [{"name": "x", "total": "1", "parent": "y"}]}, "the parent of a group must be one of groups"),
+        (
+            {"pipelines": [{"selector": {}, "floor": "2", "ceiling": "1500m"}]},
+            "the floor must not be above the ceiling",
+        ),
+        ({"pipelines": [{"selector": {}, "floor": 2, "ceiling": 1}]}, "the floor must not be above the ceiling"),
     ],
 )
 def test_the_server_checks_what_concerns_several_fields(real: Cluster, spec: dict[str, Any], message: str) -> None:

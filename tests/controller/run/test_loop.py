@@ -285,10 +285,26 @@ def test_a_quiet_budget_is_not_written_every_turn(bench: Bench) -> None:
 
 
 def test_budgets_of_another_host_are_left_alone(bench: Bench) -> None:
-    bench.home.found = [budget(host="seldon")]
-    bench.turns(1)
+    bench.home.found = [replace(budget(host="seldon"), reported=True)]
+    bench.turns(20)
     assert bench.host.writes == []
     assert bench.home.reports == {}
+
+
+def test_a_budget_of_another_host_that_nobody_takes_up_is_told(bench: Bench) -> None:
+    bench.home.found = [budget(), budget("odd", host="seldon")]
+    bench.turns(6)
+    assert "a/odd" not in bench.home.reports, "its own controller may be about to"
+    bench.turns(2)
+    assert bench.home.condition("a/odd", "Accepted") == ("False", "OtherHost")
+    assert bench.home.condition("a/main", "Ready") == ("True", "Decided")
+    assert "set spec.host" in bench.loop.rejected["a/odd"].message
+    # Its controller is there: what it says stands.
+    written = len(bench.home.reports["a/odd"])
+    bench.home.found = [budget(), replace(budget("odd", host="seldon"), reported=True)]
+    bench.turns(10)
+    assert len(bench.home.reports["a/odd"]) == written
+    assert bench.loop.rejected == {}
 
 
 def test_two_budgets_for_one_service_the_older_one_has_it(bench: Bench) -> None:

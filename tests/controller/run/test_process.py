@@ -241,6 +241,11 @@ def test_it_runs_is_paused_resumed_edited_and_ends(place: Place) -> None:
     metrics = controller.get("/metrics")
     assert 'headgate_cpu_granted_cores{budget="a/main",pipeline="a/busy"} 3.6' in metrics
     assert "headgate_leader 1.0" in metrics
+    counted = {name: float(value) for name, value in re.findall(r"^(headgate_turn\S*) (\S+)$", metrics, re.MULTILINE)}
+    turns = counted['headgate_turn_duration_seconds_bucket{le="+Inf"}']
+    assert turns == counted["headgate_turn_duration_seconds_count"] == counted["headgate_turns_total"] > 0
+    assert counted['headgate_turn_duration_seconds_bucket{le="60.0"}'] == turns
+    assert counted["headgate_turn_duration_seconds_sum"] == counted["headgate_turn_seconds_total"]
 
     assert place.run("--reason", "a test", name="pause").returncode == 0
     until(lambda: controller.condition("Paused") == "Paused")
