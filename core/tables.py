@@ -28,6 +28,8 @@ _OF_LOAD = np.array([0.85])
 _OF_ROOT = np.array([0.0, 0.25, 0.55, 0.9, 1.4, 2.2, 3.6])
 _OF_ROOT_FEW = np.concatenate((np.arange(0.0, 1.6, 0.1), [1.8, 2.2, 2.8, 3.6]))
 """The same where pipelines are few: how far one can be squeezed for another then decides."""
+_AMPLE = 4.5
+"""Square roots of the load above it, from where on there is hardly anything to gain."""
 _OF_LEAST = np.array([1.1, 1.7])
 _TINY = 1e-300
 _BESIDE = np.array([0.06, 0.2, 0.5])
@@ -60,6 +62,20 @@ def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, boo
     if problem.calm:
         ends.append(np.clip(problem.current[rows], low, high)[:, None])
     return np.sort(np.concatenate((_stepped(wanted, low, high, step), *ends), axis=1), axis=1), False
+
+
+def ample(problem: Problem, rows: Ints, table: Ints) -> int:
+    """How many of the first columns of a table of all steps reach beyond what the highest scenarios need, about."""
+    peak = problem.wants.arrivals[rows].max(axis=1) * problem.wants.service_time[rows]
+    need = np.minimum(peak + np.sqrt(peak) * _AMPLE + 1, 1e12) * MILLI
+    return int(_count(table < need[:, None]).max()) + 1
+
+
+def last_step(problem: Problem, rows: Ints, table: Ints) -> Ints:
+    """The smallest step in the rows of a table of all steps, m: the last, where that is not a whole one."""
+    step = problem.limits.step[rows]
+    rest = table[:, -1] % step
+    return np.where(rest > 0, rest, step)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from headgate.core.policies.base import Division, classes_of
 from headgate.core.policies.shares import needed
 from headgate.core.pricing import take
 from headgate.core.problem import Problem
-from headgate.core.tables import Near, expected, finer, grid, level_with, merged, moved
+from headgate.core.tables import Near, ample, expected, finer, grid, last_step, level_with, merged, moved
 from headgate.core.units import MILLI, format_duration
 from headgate.core.utility import Curve, InTime, Utility, in_time
 
@@ -50,6 +50,9 @@ def _itself(utility: Floats) -> Floats:
 def _dear_when_low(utility: Floats) -> Floats:
     return utility - np.square(1 - utility)
 
+
+STEEPEST = 3.0
+"""By how much more than a utility the worth of it rises at the most."""
 
 SUM = Objective("sum", _itself)
 FAIR = Objective("fair", _itself, fair=True)
@@ -130,7 +133,7 @@ class SloPolicy:
             return found
         curve = self.utility(problem, rows)
         table, complete = grid(problem, rows, low, high)
-        utility, now = _utilities(problem, rows, curve, table)
+        table, utility, now = self._look(problem, rows, curve, table, weight if complete else None)
         everyone = np.arange(len(rows))
         least = WORTHLESS if self.objective.fair else WORTHLESS / MILLI
         shares = weight[rows, None]
@@ -169,6 +172,26 @@ class SloPolicy:
         # Where moves have a price the table is not of utilities; where node sets cross groups duality is not shown.
         shown = not (self.objective.fair or problem.calm or (space.cuts and len(space.tree) > 1))
         return _Found(grants, bound if shown else None, _Seen(rows, table, utility))
+
+    def _look(
+        self, problem: Problem, rows: Ints, curve: Curve, table: Ints, weight: Floats | None
+    ) -> tuple[Ints, Floats, Floats | None]:
+        """The grants to divide by, their utilities, and those of the current grants where moves cost something.
+
+        With the `weight` of all pipelines `table` has every step, and what is ample may be left out: grants between
+        which nobody would take a step.
+        """
+        width = table.shape[1]
+        near = width if weight is None else ample(problem, rows, table)
+        if weight is None or near * 4 > width * 3:
+            return table, *_utilities(problem, rows, curve, table)
+        some = np.concatenate((table[:, :near], table[:, -1:]), axis=1)
+        utility, now = _utilities(problem, rows, curve, some)
+        gain = weight[rows] * STEEPEST * (utility[:, -1] - utility[:, -2])
+        if (gain <= WORTHLESS / MILLI * last_step(problem, rows, table)).all():
+            return some, utility, now
+        rest = curve(table[:, near:-1])
+        return table, np.concatenate((utility[:, :-1], rest, utility[:, -1:]), axis=1), now
 
     def _paths(self, weight: Floats, table: Ints, values: Floats) -> tuple[Paths, Floats]:
         """How each pipeline goes up its row of the table as prices fall, and what that is made of."""
