@@ -88,7 +88,7 @@ class Wants:
         }
         for what, values in parts.items():
             # A NaN is neither.
-            if values.min(initial=0.0) >= 0 and values.max(initial=0.0) < MOST:
+            if not values.size or (values.min() >= 0 and values.max() < MOST):
                 continue
             rows = values.reshape(len(names), -1)
             wrong = ~(np.isfinite(rows) & (rows >= 0) & (rows < MOST))

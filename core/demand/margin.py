@@ -116,10 +116,12 @@ class Margin:
 
     def _forecast(self, inner: Any, record: Record, now: float) -> Record:
         horizon = self.lead + self.span
+        following = now + max(self.every, horizon)
         rate = self.inner.rate(inner, now + self.lead, now + horizon)
         if rate is None:
-            return record._replace(next=now + max(self.every, horizon), rate=None)
-        return record._replace(next=now + max(self.every, horizon), rate=rate, scenarios=self._scenarios(record, rate))
+            return record._replace(next=following, rate=None)
+        errors, ordered, _, _, _, *fared = record
+        return Record(errors, ordered, following, rate, self._scenarios(record, rate), *fared)
 
     def _judge(self, record: Record, rate: float, outcome: float) -> Record:
         half = 0.5 / self.span
@@ -131,13 +133,16 @@ class Margin:
             errors = errors[1:]
         judged = record.judged + 1
         weight = 1.0 / min(judged, self.fading)
-        return record._replace(
-            errors=errors,
-            ordered=tuple(ordered),
-            loss=record.loss + weight * (crps(record.scenarios, outcome) - record.loss),
-            judged=judged,
-            spread=record.spread + weight * (min((error - 1.0) ** 2, 1.0) - record.spread),
-            noise=record.noise + weight * (min(1.0 / ((rate + half) * self.span), 1.0) - record.noise),
+        return Record(
+            errors,
+            tuple(ordered),
+            record.next,
+            rate,
+            record.scenarios,
+            record.loss + weight * (crps(record.scenarios, outcome) - record.loss),
+            judged,
+            record.spread + weight * (min((error - 1.0) ** 2, 1.0) - record.spread),
+            record.noise + weight * (min(1.0 / ((rate + half) * self.span), 1.0) - record.noise),
         )
 
     def _scenarios(self, record: Record, rate: float) -> tuple[float, ...]:
