@@ -13,6 +13,7 @@ one pipeline for each budget that is used up. What is left goes to others.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,10 @@ from headgate.core.filling import Space
 from headgate.core.laminar import Bools, Floats, Ints
 from headgate.core.paths import Paths
 from headgate.core.steps import Steps, fitting, in_order
+
+
+MOST_CROSSING = 32
+"""Up to so many pipelines refused steps are always tried first where node sets cross groups."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +52,8 @@ def take(
     `grants`: of all n pipelines; those in `rows` have the first amount of their path. Ties go by `rank` (n).
     Without a `gap` that is all that is taken at the prices at which no budget is overdrawn. With one, what a jump that
     does not fit leaves over goes to others; and where it is worth more than `gap`, such jumps go first and the
-    cheapest steps give way if that gains more.
+    cheapest steps give way if that gains more. Where node sets cross groups nobody can tell what it is worth, so that
+    this is then always tried, unless `gap` is infinite.
     """
     point = in_order(paths, rows, rank, least)
     if len(space.tree) == 1 and not space.cuts:
@@ -60,7 +66,8 @@ def take(
     most = float(gain[taken].sum()) + unused
     if gap is not None and not fits.all():
         taken = repaired(space, grants, steps, paths)
-        if unused > gap:
+        crossing = bool(space.cuts) and len(space.tree) > 1 and len(rows) <= MOST_CROSSING
+        if unused > gap or (crossing and gap < math.inf):
             taken = exchanged(space, grants, steps, paths, gain, taken)
     return Taken(_reached(paths, paths.row[taken]), unused, most, price[rows])
 

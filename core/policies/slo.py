@@ -142,7 +142,8 @@ class SloPolicy:
         rounds = ROUNDS - (self.objective.fair and not few)
         for left in range(rounds, -1, -1):
             last = complete or not left
-            final = last or few or left < rounds
+            # What is left over says nothing of where the lowest levels meet.
+            final = last or (not self.objective.fair and (few or left < rounds))
             grants[rows] = low
             paths, worth = self._paths(shares, table, moved(problem, rows, table, utility, now))
             gap = GAP * len(rows) if not self.objective.fair else np.inf
