@@ -24,7 +24,6 @@ from headgate.core.laminar import Bools, Floats, Ints
 from headgate.core.paths import Paths
 from headgate.core.steps import Steps, fitting, in_order
 
-
 MOST_CROSSING = 32
 """Up to so many pipelines refused steps are always tried first where node sets cross groups."""
 

@@ -120,8 +120,8 @@ class Margin:
         rate = self.inner.rate(inner, now + self.lead, now + horizon)
         if rate is None:
             return record._replace(next=following, rate=None)
-        errors, ordered, _, _, _, *fared = record
-        return Record(errors, ordered, following, rate, self._scenarios(record, rate), *fared)
+        errors, ordered, _, _, _, loss, judged, spread, noise = record
+        return Record(errors, ordered, following, rate, self._scenarios(record, rate), loss, judged, spread, noise)
 
     def _judge(self, record: Record, rate: float, outcome: float) -> Record:
         half = 0.5 / self.span
