@@ -93,7 +93,8 @@ class Curves:
     @classmethod
     def of(cls, rates: Array, traffic: Traffic, latency: Array, *, horizon: float = HORIZON) -> Curves:
         """Of n pipelines: `rates` n x s instead of the arrival rate of `traffic`, whose other columns are n or one."""
-        return cls(_services(traffic, horizon), np.ascontiguousarray(rates.T)[:, None, :], latency)
+        services = _services(traffic, horizon, len(rates))
+        return cls(services, np.ascontiguousarray(rates.T)[:, None, :], latency)
 
     def __call__(self, cpus: Array) -> Array:
         """The shares at n x k CPUs, n x k."""
@@ -174,9 +175,10 @@ def _mean(shares: Array) -> Array:
     return np.asarray(shares[0] if len(shares) == 1 else np.add.reduce(shares, axis=0) / len(shares))
 
 
-def _services(traffic: Traffic, horizon: float) -> Services:
+def _services(traffic: Traffic, horizon: float, pipelines: int) -> Services:
     columns = (traffic.service_time, traffic.service_cv, traffic.queue, traffic.parallel_fraction, traffic.arrival_cv)
-    return Services.of(horizon, *(np.asarray(column, dtype=np.float64) for column in columns))
+    time, cv, *others = [np.asarray(column, dtype=np.float64) for column in columns]
+    return Services.of(horizon, time, cv, *others, pipelines_last=cv.shape == (pipelines,))
 
 
 def _by_rows(

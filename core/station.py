@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 _TINY = 1e-12  # stands for 0 in a divisor
 _NEARLY_FULL = 1e-4  # spare capacity
@@ -36,8 +37,10 @@ class Services:
     """The same, but 0 where it is too short to matter."""
     least: Array
     """The shortest service."""
-    phases: tuple[tuple[Array | float, Array], ...]
+    phases: tuple[tuple[Array, Array], ...]
     """Above it: (share of the requests, mean of an exponential time)."""
+    varied: Ints | None
+    """Those that have a second phase, as positions on the last axis; None: all have as many as there are."""
     variability: Array
     """Mean wait of those who wait, times servers and spare capacity (Allen and Cunneen)."""
     span: Array
@@ -50,20 +53,40 @@ class Services:
     """Share of the work that more CPUs speed up; None: all of it everywhere."""
 
     @classmethod
-    def of(cls, horizon: float, time: Array, cv: Array, queue: Array, parallel: Array, arrival_cv: Array) -> Services:
-        """From the columns of `queueing.Traffic`; `horizon` in seconds."""
+    def of(
+        cls,
+        horizon: float,
+        time: Array,
+        cv: Array,
+        queue: Array,
+        parallel: Array,
+        arrival_cv: Array,
+        *,
+        pipelines_last: bool = False,
+    ) -> Services:
+        """From the columns of `queueing.Traffic`; `horizon` in seconds.
+
+        `pipelines_last`: they are of one length, and so is the last axis of everything that is asked: what only some
+        pipelines need is then worked out for those alone.
+        """
         service = np.minimum(np.maximum(time, _LEAST_SERVICE), _MOST_SERVICE)
         varied = np.minimum(cv, _MOST_CV)
         square = varied * varied
         arriving = np.minimum(arrival_cv, _MOST_CV)
         variability = np.maximum((arriving * arriving + square) / 2, _TINY)
         span = horizon / service
+        phases = _phases(varied, square)
+        some = (cv > 1).nonzero()[0] if pipelines_last and len(phases) > 1 else None
+        if some is not None:
+            (share, mean), rare = phases
+            phases = (np.where(cv > 1, share, 1.0), mean), rare
         return cls(
             time=service,
             work=np.where(service > _LEAST_SERVICE, service, 0.0),
             # A constant service is followed by next to nothing, so that it is over just before its mean.
             least=1 - np.minimum(np.maximum(varied, 1e-6), 1),
-            phases=_phases(varied, square),
+            phases=phases,
+            varied=some,
             variability=variability,
             span=span,
             edge=4 * variability / span,
@@ -81,7 +104,8 @@ class Services:
             time=part(self.time),
             work=part(self.work),
             least=part(self.least),
-            phases=tuple((part(np.asarray(share)), part(mean)) for share, mean in self.phases),
+            phases=tuple((part(share), part(mean)) for share, mean in self.phases),
+            varied=None if self.varied is None else _inside(self.varied, some),
             variability=part(self.variability),
             span=part(self.span),
             edge=part(self.edge),
@@ -144,27 +168,17 @@ class Station:
         """Share of the requests that answer within `latency` seconds."""
         services = self.services
         alone = np.minimum(latency / services.time, _MOST_TIME)
-        share: Array | None = None
-        for part, mean in services.phases:
-            before = np.asarray(services.least / mean - alone / mean * self.speed)
-            np.minimum(before, 0, out=before)
-            served = np.exp(before)
-            # P(wait + service <= t) = P(service <= t) - C e^(-decay t) * service, whose exponentials meet at ratio 1.
-            ratio = self.relaxed * (mean / services.variability * self.servers)
-            apart = np.asarray(1 - ratio)
-            if np.abs(apart).min() < 1e-6:
-                meeting = np.abs(apart) < 1e-6
-                ratio, apart = np.where(meeting, 1 - 1e-6, ratio), np.where(meeting, 1e-6, apart)
-            late = ratio * before
-            np.exp(late, out=late)
-            late -= served
-            late = np.asarray(late / apart)
-            late *= self.waits
-            late += served
-            np.subtract(1, late, out=late)
-            late = part * late if len(services.phases) > 1 else late
-            share = late if share is None else share + late
-        assert share is not None
+        parts = (services.least, services.variability, alone, self.speed, self.servers, self.relaxed, self.waits)
+        (portion, mean), *rest = services.phases
+        share = _answered(mean, *parts)
+        if rest:
+            share *= portion
+        for portion, mean in rest:
+            if services.varied is None:
+                share += portion * _answered(mean, *parts)
+            else:
+                some = [part[..., services.varied] if part.shape[-1] > 1 else part for part in (portion, mean, *parts)]
+                share[..., services.varied] += some[0] * _answered(*some[1:])
         if (backlog := self.backlog) is not None:
             decay = self.relaxed * (self.servers / services.variability)
             slack = np.maximum(alone * self.speed - 1 - self.waits / decay / 2, 0)
@@ -187,6 +201,42 @@ class Station:
             falling = np.minimum(backlog / np.maximum(drained, _TINY), 1)
             mean = mean + falling * (backlog + rest) / 2
         return np.asarray(mean * (services.time / self.speed))
+
+
+def _answered(
+    mean: Array,
+    least: Array,
+    variability: Array,
+    alone: Array,
+    speed: Array,
+    servers: Array,
+    relaxed: Array,
+    waits: Array,
+) -> Array:
+    """Share of the requests with an exponential phase of this `mean` that answer in the time `alone`."""
+    before = np.asarray(least / mean - alone / mean * speed)
+    np.minimum(before, 0, out=before)
+    served = np.exp(before)
+    # P(wait + service <= t) = P(service <= t) - C e^(-decay t) * service, whose exponentials meet at ratio 1.
+    ratio = relaxed * (mean / variability * servers)
+    apart = np.asarray(1 - ratio)
+    if np.abs(apart).min(initial=1.0) < 1e-6:
+        meeting = np.abs(apart) < 1e-6
+        ratio, apart = np.where(meeting, 1 - 1e-6, ratio), np.where(meeting, 1e-6, apart)
+    late = ratio * before
+    np.exp(late, out=late)
+    late -= served
+    late = np.asarray(late / apart)
+    late *= waits
+    late += served
+    np.subtract(1, late, out=late)
+    return late
+
+
+def _inside(positions: Ints, some: slice) -> Ints:
+    first, end = np.searchsorted(positions, (some.start, some.stop))
+    inside: Ints = positions[first:end] - some.start
+    return inside
 
 
 def relax(spare: Array, edge: Array) -> Array:
@@ -243,11 +293,11 @@ def waiting(root: Array, series: Array, spare: Array) -> Array:
     return probability
 
 
-def _phases(cv: Array, square: Array) -> tuple[tuple[Array | float, Array], ...]:
+def _phases(cv: Array, square: Array) -> tuple[tuple[Array, Array], ...]:
     """Exponential parts of a service of mean 1, as (share, mean)."""
     steady = np.minimum(np.maximum(cv, 1e-8), 1)
     if cv.max(initial=0.0) <= 1:
-        return ((1.0, steady),)
+        return ((np.ones(1), steady),)
     square = np.maximum(square, 1)
     rare = (1 - np.sqrt((square - 1) / (square + 1))) / 2
     return ((1 - rare, np.where(cv > 1, 0.5 / (1 - rare), steady)), (rare, np.where(cv > 1, 0.5 / rare, steady)))
