@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from headgate.core.model import Sample
+from headgate.core.units import MILLI
 
 _HUGE = 1e12
 _SHORTEST = 1e-6
@@ -51,6 +52,10 @@ class Counter:
     span: float = 1.0
     """Seconds over which an outcome is taken."""
     saturated: float = 0.95
+    beyond: float = 1.05
+    """Share of the grant above which it evidently is no limit, as a request without one; quotas and clocks round."""
+    rounded: float = 0.01
+    """CPUs by which a quota may be more than the grant: systemd rounds up to 10 ms in a second."""
 
     def update(self, state: CounterState | None, sample: Sample) -> tuple[CounterState, Seen | None]:
         """The state after `sample`, and what was seen; None for a sample that is repeated, late or broken."""
@@ -92,14 +97,15 @@ class Counter:
         dropped = known(sample.dropped)
         growth = queue - state.queue if queue is not None and state.queue is not None else 0.0
         count = max(0.0, completions + (dropped or 0.0) + growth)
-        cpu = known(sample.cpu_seconds)
-        full = (
-            sample.granted is not None
-            and cpu is not None
-            and (cpu >= self.saturated * sample.granted / 1000 * sample.window > 0)
-        )
         counted_whole = dropped is not None and queue is not None and state.queue is not None
-        return count, full and not counted_whole
+        return count, self.limited(sample) and not counted_whole
+
+    def limited(self, sample: Sample) -> bool:
+        """Whether all of the grant was in use, and it is what kept the pipeline from using more."""
+        cpu, granted = known(sample.cpu_seconds), (sample.granted or 0) / MILLI * sample.window
+        if cpu is None or not granted:
+            return False
+        return self.saturated * granted <= cpu <= max(self.beyond * granted, granted + self.rounded * sample.window)
 
 
 def known(value: float | None) -> float | None:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from headgate.core.demand.arrivals import Counter, CounterState, known
 from headgate.core.demand.margin import Outlook
 from headgate.core.model import Sample
-from headgate.core.units import MILLI
 
 
 class UsageState(NamedTuple):
@@ -23,19 +22,15 @@ class UsageState(NamedTuple):
 class Usage:
     """Forecasts the CPUs in use, as arrivals of pieces of work of `quantum` CPU seconds each.
 
-    What is in use is what is needed, as long as there is more to be had. Where `saturated` of the grant is in use
-    the need is censored: it is at least that, and how much more nobody sees. Such an interval counts as `more` times
-    what was used, and never lowers the estimate. Kubernetes' Vertical Pod Autoscaler does so with memory after an
-    OOM kill, and by the same factor (`oom-bump-up-ratio`, vertical-pod-autoscaler/pkg/recommender/model). With it a
-    pipeline at its grant is given more until it uses less than that, and two of them keep their proportion. Use
-    clearly above the grant shows that the grant does not limit it: a request without a limit, other containers.
+    What is in use is what is needed, as long as there is more to be had. Where all of the grant is in use
+    (`Counter.limited`) the need is censored: it is at least that, and how much more nobody sees. Such an interval
+    counts as `more` times what was used, and never lowers the estimate. Kubernetes' Vertical Pod Autoscaler does so
+    with memory after an OOM kill, and by the same factor (`oom-bump-up-ratio`). With it a pipeline at its grant is
+    given more until it uses less than that, and two of them keep their proportion.
     """
 
     outlook: Outlook
     counter: Counter
-    saturated: float = 0.95
-    beyond: float = 1.05
-    """Share of the grant above which it evidently is no limit; between the two is what quotas and clocks round."""
     more: float = 1.2
     quantum: float = 0.02
     """CPU seconds: the noise of an interval is taken to be that of requests of this size."""
@@ -46,17 +41,10 @@ class Usage:
         if cpu is None:
             return state
         state = state or UsageState(sample.time)
-        full = (sample.granted or 0) / MILLI * sample.window
-        limited = 0 < self.saturated * full <= cpu <= self.beyond * full
-        work = (self.more if limited else 1.0) * cpu / self.quantum
-        # A grant that is used up is what makes a counter take completions for fewer than there were arrivals.
+        work = (self.more if self.counter.limited(sample) else 1.0) * cpu / self.quantum
+        # As completions, which at a used-up grant a counter takes for fewer than there were arrivals.
         seen = Sample(
-            sample.pipeline,
-            sample.time,
-            sample.window,
-            completions=work,
-            cpu_seconds=cpu,
-            granted=sample.granted if limited else None,
+            sample.pipeline, sample.time, sample.window, completions=work, cpu_seconds=cpu, granted=sample.granted
         )
         counter, interval = self.counter.update(state.counter, seen)
         if interval is None:

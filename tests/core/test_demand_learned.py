@@ -60,6 +60,24 @@ class TestCounter:
         assert state is not None
         assert state.rate == 120.0
 
+    def test_a_grant_that_is_exceeded_is_no_limit(self) -> None:
+        # A request without a limit: 1.5 CPUs in use of 1.
+        _, (_, one) = self.update(
+            Sample("p", 1.0, 1.0, completions=100.0, cpu_seconds=1.5, granted=1000),
+            Sample("p", 2.0, 1.0, completions=80.0, cpu_seconds=1.5, granted=1000),
+        )
+        assert one is not None
+        assert one.requests == 80.0
+
+    def test_a_quota_is_rounded_up(self) -> None:
+        # 15m become 20m, all of which is in use.
+        _, (_, one) = self.update(
+            Sample("p", 1.0, 1.0, completions=100.0, cpu_seconds=0.01, granted=15),
+            Sample("p", 2.0, 1.0, completions=80.0, cpu_seconds=0.02, granted=15),
+        )
+        assert one is not None
+        assert one.requests is None
+
     def test_an_idle_pipeline_lowers_it(self) -> None:
         _, (_, one) = self.update(
             Sample("p", 1.0, 1.0, completions=100.0, cpu_seconds=0.5, granted=1000),
