@@ -5,10 +5,7 @@ Others get it, in their order; and where it is worth much, such jumps go first a
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,61 +24,43 @@ def swap(point: Ints, paths: Paths, gain: Floats, taken: Bools, left: int) -> in
     For one budget only, which took steps from the first of the points `point`, the dearest first.
     """
     refused = _refused(point, paths, taken)
-    jumps = list(_one_by_one(refused, paths, gain))
-    most = max([gained for *_, gained in jumps], default=0.0)
-    cheap = _Cheapest.of(point[::-1], paths, gain, taken, most)
-    for jump, own, size, gained in jumps:
-        if jump > paths.first[own] and not taken[jump - 1]:
+    if not len(refused):
+        return left
+    source = _one_by_one(point[taken[point]][::-1], paths, gain)
+    cheapest: list[tuple[int, int, int, float]] = []
+    gone: set[int] = set()
+    come: list[int] = []
+    for jump, own, size, gained in _one_by_one(refused, paths, gain):
+        if jump - 1 in gone and paths.row[jump - 1] == own:
             continue  # it has given way itself
         missing, rest = size - left, gained
         given: list[int] = []
-        # Whatever gives way, if only in part, brings at least what the cheapest of all bring.
-        if missing > 0 and gained > cheap.least(missing):
-            for giving, row, freed, lost in _one_by_one(cheap.point, paths, gain):
-                if missing <= 0 or rest <= 0:
+        place = 0
+        while missing > 0 and rest > 0:
+            if place == len(cheapest):
+                if (following := next(source, None)) is None:
                     break
-                if row != own:
-                    given.append(giving)
-                    missing -= freed
-                    rest -= lost
+                cheapest.append(following)
+            giving, row, freed, lost = cheapest[place]
+            place += 1
+            if row != own:
+                given.append(giving)
+                missing -= freed
+                rest -= lost
         if missing <= 0 and rest > 0:
-            taken[given] = False
-            taken[jump] = True
+            gone.update(given)
+            come.append(jump)
             left = -missing
-            cheap = _Cheapest.of(cheap.point, paths, gain, taken, most)
+            cheapest = [step for step in cheapest if step[0] not in gone]
+    taken[list(gone)] = False
+    taken[come] = True
     return left
-
-
-@dataclass(frozen=True, slots=True)
-class _Cheapest:
-    """Steps that may give way, the cheapest first."""
-
-    point: Ints
-    size: list[int]
-    """Sums of the first ones."""
-    gain: list[float]
-
-    @classmethod
-    def of(cls, point: Ints, paths: Paths, gain: Floats, taken: Bools, most: float) -> _Cheapest:
-        """The sums reach as far as what may be lost: `most`."""
-        some = point[taken[point]]
-        sums = gain[some].cumsum()
-        end = int(sums.searchsorted(most)) + 1
-        return cls(some, paths.size[some[:end]].cumsum().tolist(), sums[:end].tolist())
-
-    def least(self, missing: int) -> float:
-        """What `missing` millicores of them bring at least; infinity: more than may be lost."""
-        last = bisect_left(self.size, missing)
-        if last == len(self.size):
-            return math.inf
-        size, gain = (self.size[last - 1], self.gain[last - 1]) if last else (0, 0.0)
-        return gain + (self.gain[last] - gain) * (missing - size) / (self.size[last] - size)
 
 
 def _one_by_one(point: Ints, paths: Paths, gain: Floats) -> Iterator[tuple[int, int, int, float]]:
     """(point, row, size, gain), a few turned into Python's numbers at a time."""
-    for start in range(0, len(point), 16):
-        some = point[start : start + 16]
+    for start in range(0, len(point), 64):
+        some = point[start : start + 64]
         yield from zip(
             some.tolist(), paths.row[some].tolist(), paths.size[some].tolist(), gain[some].tolist(), strict=True
         )

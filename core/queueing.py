@@ -56,6 +56,7 @@ HORIZON = 60.0
 """Seconds over which a queue grows or drains, unless told otherwise."""
 
 _CHUNK = 8_192  # cells worked on at once: what the second-level cache holds of the temporary arrays
+_FEW = 256  # up to so many pipelines picking some of them costs more than it saves
 _BRACKETS = 100  # factors of 4: the whole range of times
 
 
@@ -178,7 +179,7 @@ def _mean(shares: Array) -> Array:
 def _services(traffic: Traffic, horizon: float, pipelines: int) -> Services:
     columns = (traffic.service_time, traffic.service_cv, traffic.queue, traffic.parallel_fraction, traffic.arrival_cv)
     time, cv, *others = [np.asarray(column, dtype=np.float64) for column in columns]
-    return Services.of(horizon, time, cv, *others, pipelines_last=cv.shape == (pipelines,))
+    return Services.of(horizon, time, cv, *others, pipelines_last=cv.shape == (pipelines,) and pipelines > _FEW)
 
 
 def _by_rows(

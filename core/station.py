@@ -147,10 +147,8 @@ class Station:
         edge = np.asarray(services.edge / capacity)
         relaxed = relax(spare, edge)
         edge *= 0.25
-        over = spare < 0
-        if over.any():
-            # The other root of the same equation: the product is known, and so no difference cancels.
-            np.divide(edge, relaxed, out=relaxed, where=over)
+        # The other root of the same equation: the product is known, and so no difference cancels.
+        np.divide(edge, relaxed, out=relaxed, where=spare < 0)
         waits = waiting(np.sqrt(servers), stirling(servers), spare)
         return cls(services, servers, speed, spare, edge, relaxed, waits)
 
@@ -253,7 +251,12 @@ def stirling(servers: Array) -> Array:
     """Gamma(m + 1) e^m / (m^m sqrt(2 pi m)) by Stirling's series."""
     i = 1 / servers
     # The last coefficient takes the place of the rest of the series, exact at m = 1.
-    series: Array = 1 + i * (1 / 12 + i * (1 / 288 - i * 0.0023680041))
+    series = np.asarray(i * -0.0023680041)
+    series += 1 / 288
+    series *= i
+    series += 1 / 12
+    series *= i
+    series += 1
     return series
 
 
