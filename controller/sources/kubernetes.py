@@ -23,6 +23,9 @@ from headgate.core.units import parse_duration
 _MOST_BYTES = 64 * 2**20
 _MOST_NAMES = 4000
 """Characters of the names in one request."""
+_ROUTER = "/router"
+_PROXIES = frozenset({"istio-proxy", "queue-proxy"})
+"""What stands beside a router's container, whose own name is its graph's or Knative's."""
 _EXPONENT = {"n": -9, "u": -6, "m": -3}
 
 
@@ -37,13 +40,16 @@ class KubernetesSettings(Model):
         default="component", description="Pod label of the part: a pipeline is namespace/service, or .../part"
     )
     main: str = Field(default="predictor", description="Part that the service's own name stands for")
+    graph: str = Field(
+        default="serving.kserve.io/inferencegraph", description="Pod label of a graph's router: namespace/graph/router"
+    )
     names: Mapping[str, str] = Field(default_factory=dict, description="Pipeline to another name of it")
     container: str | None = Field(default=None, description="Count this container only; by default all of the pod")
     timeout: Annotated[Seconds, Field(gt=0)] = 5.0
 
 
 class KubernetesSource:
-    """One list request for all pipelines. A sample is as old as the oldest of its pods' measurements."""
+    """A list request for all services, one for all routers. A sample is as old as the oldest of its pods' measurements."""
 
     def __init__(self, settings: KubernetesSettings, pipelines: Sequence[str]) -> None:
         self._settings = settings
@@ -74,13 +80,19 @@ class KubernetesSource:
     def _pipeline(self, meta: Mapping[str, Any]) -> str | None:
         """Whose pod it is: "namespace/service", "namespace/service/part", or the service's bare name for all of it."""
         labels, settings = meta.get("labels") or {}, self._settings
+        if settings.graph in labels:
+            return self._named.get(f"{meta.get('namespace', '')}/{labels[settings.graph]}{_ROUTER}")
         service, part = labels.get(settings.label, ""), labels.get(settings.component, settings.main)
         full = f"{meta.get('namespace', '')}/{service}" + ("" if part == settings.main else f"/{part}")
         return self._named.get(full) or self._named.get(service)
 
     def _items(self) -> list[Any]:
-        services = ",".join(sorted({name.split("/")[1] if "/" in name else name for name in self._named}))
-        label = self._settings.label
+        routers = {name.split("/")[1] for name in self._named if name.endswith(_ROUTER)}
+        services = {name.split("/")[1] if "/" in name else name for name in self._named if not name.endswith(_ROUTER)}
+        asked = ((self._settings.label, services), (self._settings.graph, routers))
+        return [item for label, names in asked if names for item in self._list(label, ",".join(sorted(names)))]
+
+    def _list(self, label: str, services: str) -> list[Any]:
         options: dict[str, Any] = {
             # Too many for a URL: all, of which those that are not asked for are skipped.
             "label_selector": f"{label} in ({services})" if len(services) <= _MOST_NAMES else label,
@@ -110,7 +122,12 @@ class KubernetesSource:
     def _usage(self, item: Mapping[str, Any]) -> tuple[float, float, float]:
         """When it was measured, over how many seconds, and how many CPUs were used."""
         wanted = self._settings.container
-        cores = sum(_cores(c["usage"]["cpu"]) for c in item["containers"] if wanted is None or c["name"] == wanted)
+        router = self._settings.graph in (item["metadata"].get("labels") or {})
+        cores = sum(
+            _cores(c["usage"]["cpu"])
+            for c in item["containers"]
+            if wanted is None or (c["name"] not in _PROXIES if router else c["name"] == wanted)
+        )
         return datetime.fromisoformat(item["timestamp"]).timestamp(), parse_duration(item["window"]), cores
 
 

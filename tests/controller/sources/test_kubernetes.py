@@ -15,7 +15,7 @@ from headgate.core.model import Sample
 
 from .conftest import Answer, Web
 
-LABEL = "serving.kserve.io/inferenceservice"
+LABEL, GRAPH = "serving.kserve.io/inferenceservice", "serving.kserve.io/inferencegraph"
 
 
 def kubeconfig(folder: Path, url: str) -> str:
@@ -91,6 +91,18 @@ def test_one_container_of_one_namespace(web: Web, tmp_path: Path) -> None:
     (sample,) = source(web, tmp_path, namespace="prod", container="kserve-container").read(0)
     assert sample.cpu_seconds == pytest.approx(0.5 * 20)
     assert urlsplit(web.asked[0].path).path == "/apis/metrics.k8s.io/v1beta1/namespaces/prod/pods"
+
+
+def test_routers_of_graphs_without_their_proxies(web: Web, tmp_path: Path) -> None:
+    router = pod("p1", "", "2026-01-01T00:00:00Z", "10s", flow="200m", istio_proxy="1")
+    router["metadata"]["labels"] = {GRAPH: "flow"}
+    served = pod("p2", "flow", "2026-01-01T00:00:00Z", "10s", kserve_container="300m", agent="1")
+    web.answer = lambda asked: metrics(router if "graph" in asked.path else served)
+    names = ("prod/flow", "prod/flow/router")
+    found = source(web, tmp_path, *names, container="kserve-container").read(0)
+    assert {s.pipeline: s.cpu_seconds for s in found} == {names[0]: pytest.approx(3), names[1]: pytest.approx(2)}
+    selectors = [parse_qs(urlsplit(asked.path).query)["labelSelector"][0] for asked in web.asked]
+    assert selectors == [f"{LABEL} in (flow)", f"{GRAPH} in (flow)"]
 
 
 def test_pods_without_metrics_are_unknown_not_idle(web: Web, tmp_path: Path) -> None:
