@@ -49,7 +49,7 @@ class KubernetesSettings(Model):
 
 
 class KubernetesSource:
-    """A list request for all services, one for all routers. A sample is as old as the oldest of its pods' measurements."""
+    """One list of all services, one of all routers. A sample is as old as the oldest of its pods' measurements."""
 
     def __init__(self, settings: KubernetesSettings, pipelines: Sequence[str]) -> None:
         self._settings = settings
