@@ -66,6 +66,10 @@ class Nodes(ABC):
     def settle(self) -> None:
         """Look once, as its controllers do again and again."""
 
+    def hand_over(self) -> str:
+        """Let another autoscaler manage the group; its name."""
+        raise NotImplementedError
+
     @abstractmethod
     def close(self) -> None:
         """Leave nothing behind."""
@@ -109,6 +113,11 @@ class MachineDeployment(Nodes):
                 self.bring(f"n{self.count}")
                 status = {"phase": "Running", "nodeRef": {"name": f"n{self.count}"}}
             self.client.status("machines", meta["name"], "capi", status)
+
+    def hand_over(self) -> str:
+        note = {f"{CAPI}/cluster-api-autoscaler-node-group-max-size": "9"}
+        self.client.patch("machinedeployments", "md", "capi", {"metadata": {"annotations": note}})
+        return "Cluster Autoscaler"
 
     def close(self) -> None:
         for machine in self.client.list("machines", "capi"):
@@ -193,6 +202,16 @@ class AutoScalingGroup(Nodes):
             self.client.delete("nodes", node)
         for node in there.keys() - nodes:
             self.bring(node, f"aws:///eu-west-1a/{there[node]}")
+
+    def hand_over(self) -> str:
+        self.aws.client.put_scaling_policy(
+            AutoScalingGroupName="asg",
+            PolicyName="follow-cpu",
+            PolicyType="SimpleScaling",
+            AdjustmentType="ChangeInCapacity",
+            ScalingAdjustment=1,
+        )
+        return "AWS Auto Scaling (policy follow-cpu)"
 
     def close(self) -> None:
         self.aws.reset()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +16,9 @@ from .harness import Cluster
 from .infrastructure import AutoScalingGroup, MachineDeployment, NodePool, OwnAutoscaler
 from .process import until
 from .site import Site
+
+if TYPE_CHECKING:
+    from tests.contract.strict_aws import StrictAws
 
 Make = Callable[..., Site]
 KINDS = ("machine-deployment", "node-pool", "auto-scaling-group", "capacity-buffer", "placeholder")
@@ -81,6 +85,33 @@ def test_a_removal_is_undone_when_the_load_returns(site: Make) -> None:
     assert it.size() == 3
     assert "wrong" not in it.seen
     assert not it.wrong
+
+
+def _handed_over(it: Site) -> None:
+    """While a node is on its way out another autoscaler takes the group over."""
+    it.hold = True
+    it.start()
+    until("a node is cordoned", lambda: "cordoned" in it.stages().values())
+    owner = it.infrastructure.hand_over()
+    until("everything is taken back", lambda: set(it.stages().values()) == {""})
+    it.busy(9.0)
+    found = json.loads(it.read("/status"))["nodes"]
+    assert found["groups"]["pool"]["decision"] == "refused"
+    assert found["groups"]["pool"]["reasons"] == [
+        f"{owner} manages this group: one owner per group, exclude it there or here"
+    ]
+    turns = found["turns"]
+    until("five turns more", lambda: json.loads(it.read("/status"))["nodes"]["turns"] > turns + 5)
+    assert it.size() == 3
+    assert not it.wrong
+
+
+def test_a_group_that_cluster_autoscaler_manages_is_refused_and_given_back(site: Make) -> None:
+    _handed_over(site(3, web=4))
+
+
+def test_a_group_that_its_cloud_scales_is_refused_and_given_back(site: Make, aws: StrictAws) -> None:
+    _handed_over(site(3, build=partial(AutoScalingGroup, aws=aws), web=4))
 
 
 def test_a_removal_goes_on_through_a_crash_in_every_phase(site: Make) -> None:
