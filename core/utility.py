@@ -91,3 +91,20 @@ class InTime:
             return np.asarray((1 - self.tail) * early + self.tail * near)
 
         return blend
+
+
+@dataclass(frozen=True, slots=True)
+class Shedding:
+    """The share of requests within the SLO where the host refuses early what would miss it.
+
+    Without that an overloaded pipeline answers hardly anything in time, and its CPUs are better spent elsewhere. With
+    it the requests that are let in are in time, nearly all of those that there are CPUs for: a grant is worth at least
+    `share` of the requests that it can serve, and there is no knee to give a pipeline up for.
+    """
+
+    share: float = 0.95
+
+    def __call__(self, problem: Problem, rows: Ints) -> Curve:
+        """The larger of the two."""
+        timely, served = in_time(problem, rows), _served(problem, rows)
+        return lambda grants: np.maximum(timely(grants), self.share * served(grants))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from headgate.core.policies.base import Division, Policy, by_class
 from headgate.core.policies.shares import Equal, Proportional
 from headgate.core.policies.slo import FAIR, FAIRSUM, SUM, SloPolicy
+from headgate.core.utility import Shedding
 
 BUILT_IN: tuple[Policy, ...] = (
     Proportional(),
@@ -14,6 +15,7 @@ BUILT_IN: tuple[Policy, ...] = (
     SloPolicy(SUM),
     SloPolicy(FAIR, name="slo-fair"),
     SloPolicy(FAIRSUM, name="slo-fairsum"),
+    SloPolicy(SUM, Shedding(), name="slo-shed"),
 )
 POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in BUILT_IN}
 
