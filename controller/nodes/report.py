@@ -39,16 +39,16 @@ def write_report(path: str, setting: str, figures: Sequence[Figures], records: S
         axes.step([t / 3600 for t in record.times], record.machines, where="post", label=record.policy)
     axes.set_xlabel("hours")
     axes.set_ylabel("nodes paid for")
-    axes.legend()
+    nodes.legend(loc="outside upper left", ncols=len(records))
     load = Figure(figsize=(11, 4), layout="constrained")
     axes = load.subplots()
     hours = [t / 3600 for t in records[0].times]
     axes.fill_between(hours, records[0].load, color="#bbb", label="offered load")
     for record in records:
-        axes.plot(hours, record.capacity, label=f"CPUs of Ready nodes: {record.policy}")
+        axes.step(hours, record.capacity, where="post", label=f"CPUs of Ready nodes: {record.policy}")
     axes.set_xlabel("hours")
     axes.set_ylabel("CPUs")
-    axes.legend()
+    load.legend(loc="outside upper left", ncols=1 + len(records))
     template = files("headgate.controller.nodes").joinpath("report.html").read_text(encoding="utf-8")
     page = (
         Environment(autoescape=True)

@@ -11,12 +11,21 @@ from typing import Any
 
 import pytest
 
+from headgate.controller.run.loop import Loop
+from headgate.controller.run.memory import Memory
 from headgate.controller.run.nodes import KEY, Nodes
 from headgate.controller.run.nodes_metrics import node_metrics
 from headgate.controller.run.nodes_status import nodes_status, nodes_text
+from headgate.controller.run.parts import Parts
+from headgate.controller.run.reporter import Reporter
+from headgate.controller.run.settings import RunSettings, StateSettings
+from headgate.core.demand import default_estimator
+from headgate.core.extensions import NoExtensions
 from headgate.core.nodes.state import Phase
 from headgate.core.providers import Refused, Unavailable
 
+from .conftest import MemoryHome
+from .memory_host import MemoryHost
 from .nodes_bench import Bench, Host, Provider, bench
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
@@ -178,6 +187,27 @@ def test_what_cannot_be_written_down_is_not_done() -> None:
 
 def _raising(state: Mapping[str, Any]) -> bool:
     raise OSError("the disk is full")
+
+
+def test_only_the_process_that_leads_plans() -> None:
+    it, home = bench(2, down_after=10_000), MemoryHome([])
+    settings = RunSettings.model_validate({"host": {"kind": "memory"}})
+    memory, estimator = Memory(StateSettings(), "test"), default_estimator(10)
+    parts = Parts(home, MemoryHost({}), NoExtensions(), estimator, memory, home.budgets, it.nodes)
+    loop = Loop(settings, parts, Reporter(home), applies=True, clock=lambda: it.world.now)
+    it.load(0.9)
+    home.lead = False
+    for _ in range(10):
+        it.world.advance(it.world.now + 10)
+        loop.turn()
+    assert (it.nodes.record.turns, it.target, home.kept) == (0, 2, {})
+    home.lead = True
+    for _ in range(10):
+        it.world.advance(it.world.now + 10)
+        loop.turn()
+    assert loop.record.problem is None
+    assert it.target == 3
+    assert KEY in home.kept
 
 
 def test_a_lead_that_is_lost_stops_it_between_two_steps() -> None:

@@ -17,6 +17,9 @@ from headgate.core.providers import NodeTemplate
 
 CPU = 4000
 """Millicores of every node in these tests, unless they say otherwise."""
+LOWER, UPPER, TARGET = 0.5, 0.75, 0.7
+UP_AFTER, DOWN_AFTER = 60, 600
+"""The defaults that expected figures are derived from."""
 
 
 @dataclass
