@@ -21,7 +21,10 @@ class Space:
 
     def slack(self, grants: Ints) -> Ints:
         """For each pipeline the millicores that all budgets around it still allow it alone."""
-        room: Ints = np.minimum.reduce([level.slack(grants)[level.member] for level in self.tree])
+        whole = self.tree[-1].budget[0] - grants.sum()
+        room: Ints = np.full(len(grants), whole, dtype=np.int64)
+        for level in self.tree[:-1]:
+            np.minimum(room, level.slack(grants)[level.member], out=room)
         for limit in self.cuts:
             room[limit.members] = np.minimum(room[limit.members], limit.room - grants[limit.members].sum())
         return room

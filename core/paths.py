@@ -54,18 +54,22 @@ def by_slope(table: Ints, worth: Floats) -> Paths:
     steepness /= np.maximum(table - table[:, :1], 0.5)
     steepest = (steepness >= steepness.max(axis=1, keepdims=True) * (1 - EVEN)).argmax(axis=1)
     keep = np.arange(width) >= steepest[:, None]
+    keep[:, 1:] &= table[:, 1:] > table[:, :-1]
     keep[:, 0] = True
     kept = keep.ravel().nonzero()[0]
     amount, value = table.ravel()[kept], worth.ravel()[kept]
-    begins = kept % width == 0
+    row = kept // width
+    begins = np.ones(len(kept), dtype=np.bool_)
+    np.not_equal(row[1:], row[:-1], out=begins[1:])
     while True:
         size, slope = _slopes(amount, value)
         inner = ~(begins[1:-1] | begins[2:])
-        flat = size[:-1] <= 0
         rising = slope[:-1] < slope[1:]
-        if not ((rising | flat) & inner).any():
+        rising &= inner
+        if not rising.any():
             break
-        under = ((slope[:-1] * (1 + EVEN) < slope[1:]) | flat) & inner
+        under = slope[:-1] * (1 + EVEN) < slope[1:]
+        under &= rising
         if not under.any():
             # Slopes that rise by rounding would let a later step of a row go before an earlier one.
             slope = _level(slope, inner)

@@ -161,19 +161,26 @@ def pose(limits: Limits, wants: Wants, current: Ints, arriving: float = 1.0) -> 
     else:
         assert contradiction is not None
         raise Infeasible(contradiction)
+    judged = _judged(limits, wants)
+    if not held.any() and not unknown.any():
+        return Problem(judged, wants, load, space, current, held, arriving)
     ceiling = np.where(held, kept, limits.ceiling)
     sharing = unknown & ~held
     ceiling[sharing] = kept[sharing]
     load[sharing] = kept[sharing] / MILLI
-    if wants.basis:
-        by_cpu = wants.by_cpu
-        limits = replace(
-            limits,
-            latency=np.where(by_cpu, np.nan, limits.latency),
-            percentile=np.where(by_cpu, np.nan, limits.percentile),
-        )
-    bound = replace(limits, floor=floor, ceiling=ceiling)
-    return Problem(bound, wants, load, space, current, held, arriving)
+    return Problem(replace(judged, floor=floor, ceiling=ceiling), wants, load, space, current, held, arriving)
+
+
+def _judged(limits: Limits, wants: Wants) -> Limits:
+    """`limits` without the SLOs of pipelines that are known by their CPU alone."""
+    if not wants.basis:
+        return limits
+    by_cpu = wants.by_cpu
+    return replace(
+        limits,
+        latency=np.where(by_cpu, np.nan, limits.latency),
+        percentile=np.where(by_cpu, np.nan, limits.percentile),
+    )
 
 
 def _check_pinned(limits: Limits, index: int, current: int) -> None:

@@ -42,7 +42,7 @@ def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, boo
     most = int((-(-(high - low) // step)).max()) + 1
     if most <= MOST_STEPS:
         first = low // step * step
-        return _stepped(first[:, None] + np.arange(most + 1) * step[:, None], low, high, step), True
+        return _stepped(first[:, None] + np.arange(most + 1.0) * step[:, None], low, high, step), True
     load, service = problem.load[rows], problem.wants.service_time[rows]
     latency = problem.limits.latency[rows]
     root = np.sqrt(load)
@@ -57,11 +57,15 @@ def grid(problem: Problem, rows: Ints, low: Ints, high: Ints) -> tuple[Ints, boo
     if problem.wants.arrivals.shape[1] > 1:
         peak = problem.wants.arrivals[rows].max(axis=1) * service
         parts.append(peak[:, None] + np.sqrt(peak)[:, None] * _OF_ROOT[1::2])
-    wanted = (np.minimum(np.concatenate(parts, axis=1), 1e12) * MILLI).astype(np.int64)
-    ends = [low[:, None], high[:, None]]
+    wanted = np.concatenate(parts, axis=1)
+    np.minimum(wanted, 1e12, out=wanted)
+    wanted *= MILLI
+    others = [low, high]
     if problem.calm:
-        ends.append(np.clip(problem.current[rows], low, high)[:, None])
-    return np.sort(np.concatenate((_stepped(wanted, low, high, step), *ends), axis=1), axis=1), False
+        others.append(np.minimum(np.maximum(problem.current[rows], low), high))
+    table = np.column_stack((_stepped(np.floor(wanted, out=wanted), low, high, step), *others))
+    table.sort(axis=1)
+    return table, False
 
 
 def ample(problem: Problem, rows: Ints, table: Ints) -> int:
@@ -126,7 +130,7 @@ def finer(problem: Problem, rows: Ints, near: Near, expected: Floats) -> Ints | 
     if len(rows) <= FEW:
         below, above = (here - left)[:, None] * -_BESIDE, (right - here)[:, None] * _BESIDE
         wanted = np.concatenate((wanted, here[:, None] + below, here[:, None] + above), axis=1)
-    return _stepped(np.rint(wanted).astype(np.int64), left, right, step)
+    return _stepped(np.rint(wanted), left, right, step)
 
 
 def expected(worth: Floats, near: Near, price: Floats) -> tuple[Floats, float]:
@@ -164,14 +168,14 @@ def level_with(shortfall: Floats, near: Near, price: Floats) -> Floats:
 
 
 def merged(
-    table: Ints, values: Floats, near: Near, kept: list[Ints], more: Ints, more_values: Floats
+    table: Ints, values: Floats, near: Near, kept: list[Ints] | None, more: Ints, more_values: Floats
 ) -> tuple[Ints, Floats]:
     """`more` grants and their values put into `table` and its values, which are m x k and stay sorted.
 
-    Where pipelines are many, of the old ones only the ends, the columns `kept` and what is beside the answer.
+    Of the old ones all, or only the ends, the columns `kept` and what is beside the answer.
     """
     width = table.shape[1]
-    if len(table) > SOME:
+    if kept is not None:
         ends = np.zeros_like(near.here), np.full_like(near.here, width - 1)
         known = np.stack((*ends, *kept, near.before, near.here, near.after), axis=1)
         known += _first(table)[:, None]
@@ -182,9 +186,13 @@ def merged(
     return table.ravel()[order], values.ravel()[order]
 
 
-def _stepped(wanted: Ints, low: Ints, high: Ints, step: Ints) -> Ints:
-    multiples: Ints = -(-wanted // step[:, None]) * step[:, None]
-    return np.minimum(np.maximum(multiples, low[:, None]), high[:, None])
+def _stepped(wanted: Floats, low: Ints, high: Ints, step: Ints) -> Ints:
+    """Whole numbers up to the next multiples of the steps; in floats, where dividing is ten times as fast."""
+    multiples = np.ceil(wanted / step[:, None])
+    multiples *= step[:, None]
+    np.maximum(multiples, low[:, None], out=multiples)
+    np.minimum(multiples, high[:, None], out=multiples)
+    return multiples.astype(np.int64)
 
 
 def moved(problem: Problem, rows: Ints, grants: Ints, values: Floats, now: Floats | None) -> Floats:
