@@ -67,9 +67,10 @@ class Metrics(Collector):
             granted.add_metric([name], grant / MILLI)
         yield from (queue, running, granted)
         yield GaugeMetricFamily("headgate_budget_cores", "CPUs to divide.", standing.budget / MILLI)
+        recommended = GaugeMetricFamily("headgate_recommended_cores", "CPUs that the machine should have.")
         if standing.recommended is not None:
-            cores = standing.recommended.cpus / MILLI
-            yield GaugeMetricFamily("headgate_recommended_cores", "CPUs that the machine should have.", cores)
+            recommended.add_metric([], standing.recommended.cpus / MILLI)
+        yield recommended
         yield CounterMetricFamily("headgate_decisions", "Decisions put in force.", standing.decisions)
         durations = self._control.durations
         yield CounterMetricFamily("headgate_decisions_failed", "Decisions that could not be made.", durations.failed)
