@@ -12,7 +12,20 @@ import pytest
 import yaml
 from tests.cluster.harness import Cluster
 
-from .files import CHART, DEPLOY, MANIFESTS, ROOT, VARIANTS, Object, documented, grants, manifests, objects, rules
+from .files import (
+    CHART,
+    DEPLOY,
+    MANIFESTS,
+    ROOT,
+    VARIANTS,
+    Object,
+    documented,
+    grants,
+    manifests,
+    objects,
+    rules,
+    settings,
+)
 
 NODES = {
     "node-scaler": "always",
@@ -92,15 +105,36 @@ def test_every_role_is_bound_to_the_account_of_the_deployment(variant: str) -> N
     assert bound == {each for each in made if each[0].endswith("Role")}
 
 
+def _kubectl() -> str:
+    found = shutil.which("kubectl") or shutil.which("kubectl", path=os.environ.get("KUBEBUILDER_ASSETS"))
+    if found is None:
+        pytest.skip("there is no kubectl on the PATH (.ci/run gets one)")
+    return found
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_kustomize_puts_them_together(variant: str) -> None:
+    """The base, the variant's roles, the definition, and the settings that the Deployment mounts."""
+    command = [_kubectl(), "kustomize", str(MANIFESTS / variant)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    made = {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(found.stdout)}
+    (config,) = (name for kind, name in made if kind == "ConfigMap")
+    assert yaml.safe_load(made.pop(("ConfigMap", config))["data"]["headgate.yaml"]) == settings(variant)
+    definition = made.pop(("CustomResourceDefinition", "cpubudgets.headgate.dev"))
+    assert [definition] == objects(DEPLOY / "crds" / "headgate.dev_cpubudgets.yaml")
+    volume = made["Deployment", "headgate"]["spec"]["template"]["spec"]["volumes"][0]
+    assert volume["configMap"] == {"name": config}
+    volume["configMap"]["name"] = "headgate-settings"
+    assert made == {(o["kind"], o["metadata"]["name"]): o for o in manifests(variant)}
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_kubectl_applies_them(variant: str, real: Cluster, tmp_path: Path) -> None:
     """As the README says, on a real server: unknown fields and what Pod Security forbids are refused."""
-    kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=os.environ["KUBEBUILDER_ASSETS"])
-    if kubectl is None:
-        pytest.skip("there is no kubectl")
     config = tmp_path / "kubeconfig"
     config.write_text(yaml.safe_dump(real.kubeconfig()))
-    command = [kubectl, "--kubeconfig", str(config), "apply", "--server-side", "--validate=strict"]
+    command = [_kubectl(), "--kubeconfig", str(config), "apply", "--server-side", "--validate=strict"]
     command += ["-k", str(MANIFESTS / variant)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     real.client.delete("services", "headgate", "headgate")  # the one kind that the fixture leaves
