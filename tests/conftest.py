@@ -117,14 +117,11 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def aws() -> Iterator[StrictAws]:
-    """AWS Auto Scaling for the whole session, and credentials for it in the environment."""
+def aws_server() -> Iterator[StrictAws]:
+    """AWS Auto Scaling for the whole session; tests take `aws`."""
     server = pytest.importorskip("moto.server", reason="moto[server] is not installed: AWS is not tested")
-    from tests.contract.strict_aws import SECRET, StrictAws
+    from tests.contract.strict_aws import StrictAws
 
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AWS_ACCESS_KEY_ID", "test")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
@@ -132,7 +129,17 @@ def aws() -> Iterator[StrictAws]:
     yield proxy
     proxy.close()
     running.stop()
-    patch.undo()
+
+
+@pytest.fixture
+def aws(aws_server: StrictAws, monkeypatch: pytest.MonkeyPatch) -> StrictAws:
+    """AWS Auto Scaling as if nobody had used it before, and credentials for it in the environment."""
+    from tests.contract.strict_aws import SECRET
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    aws_server.reset()
+    return aws_server
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ class AutoScalingGroup(Nodes):
         return "AWS Auto Scaling (policy follow-cpu)"
 
     def close(self) -> None:
-        self.aws.reset()
+        """The next test begins anew."""
 
 
 class OwnAutoscaler(Nodes):

@@ -242,7 +242,7 @@ class Aws:
         return True
 
     def close(self) -> None:
-        self.proxy.reset()
+        """The next test begins anew."""
 
 
 @cache

@@ -28,11 +28,8 @@ class StrictAws:
         self.moto = moto
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
         self.client: Any = boto3.client("autoscaling", region_name="eu-west-1", endpoint_url=moto, **keys)
-        ec2: Any = boto3.client("ec2", region_name="eu-west-1", endpoint_url=moto, **keys)
-        self.subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
-        self.client.create_launch_configuration(
-            LaunchConfigurationName="launch", ImageId="ami-12c6146b", InstanceType="m5.large"
-        )
+        self.ec2: Any = boto3.client("ec2", region_name="eu-west-1", endpoint_url=moto, **keys)
+        self.subnet = ""
         self.running: set[str] = set()
         self.terminating: dict[str, str] = {}
         self.fault: Callable[[str], int | None] = lambda _: None
@@ -70,9 +67,16 @@ class StrictAws:
         self.http.server_close()
 
     def reset(self) -> None:
-        """Remove what a test has left."""
+        """Begin anew. Deleting the group would not do: unlike AWS, moto keeps its scaling policies for the next one."""
         self.fault, self.ending = (lambda _: None), (lambda _: None)
-        self.client.delete_auto_scaling_group(AutoScalingGroupName="asg", ForceDelete=True)
+        self.running.clear()
+        self.terminating.clear()
+        with urllib.request.urlopen(urllib.request.Request(f"{self.moto}/moto-api/reset", method="POST"), timeout=10):
+            pass
+        self.subnet = self.ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+        self.client.create_launch_configuration(
+            LaunchConfigurationName="launch", ImageId="ami-12c6146b", InstanceType="m5.large"
+        )
 
     def group(self, name: str, size: int, minimum: int, maximum: int) -> None:
         self.client.create_auto_scaling_group(
