@@ -138,6 +138,16 @@ class FieldError(ValueError):
         self.path = path
 
 
+_EXPECTED = {
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping of settings",
+    "model_attributes_type": "expected a mapping of settings",
+}
+"""What pydantic says in the words of Python, in those of the file."""
+
+
 def _explain(document: Document, model: type[Model], error: ValidationError, at: Path) -> Iterator[str]:
     for problem in error.errors(include_url=False):
         path: Path = at + tuple(problem["loc"])
@@ -152,6 +162,7 @@ def _explain(document: Document, model: type[Model], error: ValidationError, at:
         elif problem["type"] == "missing":
             message = "required"
         elif problem["type"] != "value_error":
+            message = _EXPECTED.get(problem["type"], message)
             message = f"{message[:1].lower()}{message[1:]}, found {_kind(problem['input'])}"
         name = field_name(path)
         yield f"{document.place(path)}: {name}: {message}" if name else f"{document.place(path)}: {message}"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 
 MILLI = 1000
 """Millicores of one CPU."""
 
-_QUANTITY = re.compile(r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?P<suffix>[numkMGTPE]?)")
+_QUANTITY = re.compile(r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?P<suffix>[numkMGTPE]?)", re.ASCII)
 _SUFFIX = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|us|s|m|h|d)")
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|us|s|m|h|d)", re.ASCII)
 _UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_MILLICORES = 10**15
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?i?)B?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?i?)B?", re.ASCII)
 _FACTOR = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
@@ -29,7 +29,10 @@ def parse_cpu(value: object) -> int:
     found = _QUANTITY.fullmatch(str(value).strip())
     if found is None:
         raise ValueError(f"{value!r} is not a CPU quantity: write it like 250m, 2 or 1.5")
-    number = Decimal(found["number"]).normalize()
+    try:
+        number = Decimal(found["number"]).normalize()
+    except InvalidOperation:  # an exponent of twenty digits is beyond decimals themselves
+        raise ValueError(f"{value!r} is not a CPU quantity: its exponent is out of range") from None
     exponent = _SUFFIX[found["suffix"]]
     if number < 0:
         raise ValueError(f"{value!r} is negative: CPUs are 0 or more")
@@ -86,6 +89,7 @@ def parse_size(value: object) -> int:
     found = (
         _SIZE.fullmatch(str(value).strip()) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
     )
-    if found is None or found[2] not in _FACTOR or (size := int(float(found[1]) * _FACTOR[found[2]])) < 1:
+    size = float(found[1]) * _FACTOR.get(found[2], 0) if found else 0
+    if not 1 <= size < math.inf:
         raise ValueError(f"{value!r} is not a size: write it like 64MiB, 512KiB or 4096")
-    return size
+    return int(size)

@@ -59,6 +59,10 @@ def test_a_floor_above_its_ceiling_names_the_pipeline() -> None:
     assert problem == "fleet.yaml:4: pipelines[0].floor: pipeline us: floor 1750m is above its ceiling 1500m"
 
 
+# Ten lines whose aliases stand for ten thousand million values.
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 11))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -73,6 +77,8 @@ def test_a_floor_above_its_ceiling_names_the_pipeline() -> None:
         ("a: &a [*a]\n", "fleet.yaml:1: is not valid YAML: the value contains itself"),
         ("{}: 1\n? [x]\n: 2\n", "fleet.yaml"),
         ("budget: \x00\n", "fleet.yaml: is not valid YAML"),
+        (f"a: 1\nbudget: {'9' * 5000}\n", "fleet.yaml:2: is not valid YAML: a number has too many digits"),
+        (BOMB, "fleet.yaml:1: is not valid YAML: its aliases repeat one another"),
     ],
 )
 def test_what_is_not_a_settings_file_is_an_error_that_says_where(text: str, message: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.core.units import format_cpu, format_duration, parse_cpu, parse_duration
+from headgate.core.units import format_cpu, format_duration, parse_cpu, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,9 @@ def test_a_quantity_is_read_as_kubernetes_reads_it(text: object, millicores: int
     assert parse_cpu(text) == millicores
 
 
-@pytest.mark.parametrize("bad", ["", "x", "-1", "nan", "1.5x", True, None, "1e999999", float("inf"), "1Gi"])
+@pytest.mark.parametrize(
+    "bad", ["", "x", "-1", "nan", "1.5x", True, None, "1e999999", float("inf"), "1Gi", f"1e{'9' * 20}", "\uff18"]
+)
 def test_what_is_not_a_quantity_is_an_error_that_quotes_it(bad: object) -> None:
     with pytest.raises(ValueError, match=r"CPU"):
         parse_cpu(bad)
@@ -39,3 +41,9 @@ def test_what_is_not_a_duration_is_an_error(bad: object) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.25, "250ms"), (90, "1m30s"), (1.5, "1.5s"), (3600, "1h")])
 def test_a_duration_is_written_for_people(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize("bad", ["", "0", "1X", -1, True, "9" * 400])
+def test_what_is_not_a_size_is_an_error(bad: object) -> None:
+    with pytest.raises(ValueError, match=r"size"):
+        parse_size(bad)
