@@ -33,7 +33,9 @@ class Placement:
     """The replicas of those pipelines that are bound to nodes."""
 
     hosts: tuple[tuple[int, tuple[int, ...]], ...]
-    """(pipeline, the nodes of its replicas, each once), by pipeline; pipelines that live anywhere are left out."""
+    """(pipeline, the nodes of its replicas, each once), by name; pipelines that live anywhere are left out."""
+    order: tuple[int, ...]
+    """The pipelines with replicas, by name."""
     replicas: tuple[tuple[tuple[str, int], ...], ...]
     """For each pipeline (replica, node), node -1: bound to none."""
     nodes: tuple[str, ...]
@@ -46,6 +48,8 @@ class Placement:
         Raises ValueError on two nodes or replicas of one name, on an unknown node and on a negative free.
         """
         index: dict[str, int] = {}
+        # In the order of names, here and below: in which order they are given must change no answer.
+        nodes = sorted(nodes, key=lambda node: node.name)
         for node in nodes:
             if node.name in index:
                 raise ValueError(f"nodes: {node.name!r} is the name of two of them: give each its own")
@@ -72,8 +76,11 @@ class Placement:
                 hosts.append((position, tuple(sorted({index[r.node] for r in p.replicas if r.node is not None}))))
         if not seen:
             return None
+        order = sorted(range(len(pipelines)), key=lambda position: pipelines[position].name)
+        place = {position: rank for rank, position in enumerate(order)}
         return cls(
-            hosts=tuple(hosts),
+            hosts=tuple(sorted(hosts, key=lambda host: place[host[0]])),
+            order=tuple(position for position in order if pipelines[position].replicas),
             replicas=tuple(
                 tuple((r.name, -1 if r.node is None else index[r.node]) for r in p.replicas) for p in pipelines
             ),
@@ -105,9 +112,8 @@ class Placement:
         flow = flow or self.spread(grants)
         bound = {pipeline for pipeline, _ in self.hosts}
         result: dict[str, int] = {}
-        for pipeline, replicas in enumerate(self.replicas):
-            if not replicas:
-                continue
+        for pipeline in self.order:
+            replicas = self.replicas[pipeline]
             if pipeline in bound:
                 for node in {node: None for _, node in replicas}:
                     names = [name for name, where in replicas if where == node]

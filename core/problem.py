@@ -147,9 +147,12 @@ def pose(limits: Limits, wants: Wants, current: Ints, arriving: float = 1.0) -> 
     pinned[limits.pinned] = True
     for index in limits.pinned.tolist():
         _check_pinned(limits, index, int(current[index]))
-    kept = np.minimum(np.maximum(current, limits.floor), limits.ceiling)
-    kept[pinned] = current[pinned]
+    kept = np.maximum(current, limits.floor)
     unknown = ~wants.known & ~pinned & (current >= 0)
+    # Down to a ceiling that is set; the budget is no such: who holds more than it has to share.
+    lowered = [i for i in np.flatnonzero(unknown & (kept > limits.ceiling)).tolist() if i in limits.capped]
+    kept[lowered] = limits.ceiling[lowered]
+    kept[pinned] = current[pinned]
     load = wants.load
     load[unknown | (load < NO_LOAD)] = 0.0
     space = Space(limits.tree, limits.placement.obvious_cuts() if limits.placement else ())
@@ -166,8 +169,9 @@ def pose(limits: Limits, wants: Wants, current: Ints, arriving: float = 1.0) -> 
         return Problem(judged, wants, load, space, current, held, arriving)
     ceiling = np.where(held, kept, limits.ceiling)
     sharing = unknown & ~held
-    ceiling[sharing] = kept[sharing]
-    load[sharing] = kept[sharing] / MILLI
+    ceiling[sharing] = np.minimum(kept, limits.ceiling)[sharing]
+    # What they really hold, also where that is more than the budget: else a larger budget would mean more load.
+    load[sharing] = np.maximum(current, limits.floor)[sharing] / MILLI
     return Problem(replace(judged, floor=floor, ceiling=ceiling), wants, load, space, current, held, arriving)
 
 

@@ -89,14 +89,19 @@ class Explanation:
         if index in self.held:
             parts.append(f"keeps {format_cpu(int(self.division.grants[index]))}: {self.held[index]}")
         else:
-            parts.append(self.policy.explain(self.problem, self.division, index))
+            if self.problem.wants.known[index]:
+                parts.append(self.policy.explain(self.problem, self.division, index))
             parts.append(self._limit(index))
             parts.append(self._move(index))
         return "; ".join(part for part in parts if part)
 
     def _demand(self, index: int) -> str:
         if not self.problem.wants.known[index]:
-            return ""
+            if index in self.held:
+                return ""
+            if (load := float(self.problem.load[index])) > 0:
+                return f"its demand is not known: the {format_cpu(round(load * MILLI))} that it holds count as its load"
+            return "its demand is not known and it holds nothing: counts as idle"
         basis = self.problem.wants.basis
         how = BASES[basis[index]] if basis else ""
         text = f"offered load {self.problem.load[index]:.3g} CPUs{how}"
@@ -109,8 +114,14 @@ class Explanation:
         limits, grants = self.problem.limits, self.division.grants
         grant = int(grants[index])
         if grant >= limits.ceiling[index]:
-            capped = index in limits.capped
-            return f"at its ceiling of {format_cpu(grant)}" if capped else "has the whole budget"
+            if index in limits.capped:
+                return f"at its ceiling of {format_cpu(grant)}"
+            if not self.problem.wants.known[index]:
+                return "has what it holds"
+            if grant >= limits.total:
+                return "has the whole budget"
+            # Not even alone could it have its next step.
+            return f"limited by the budget of {format_cpu(limits.total)}"
         size = int(next_step(limits, grants)[index]) - grant
         at_floor = f"at its floor of {format_cpu(grant)}, " if 0 < grant == limits.floor[index] else ""
         for cut in self.problem.space.cuts:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from headgate.core.allocation import Allocation, allocate
 from headgate.core.model import Budget, Demand, Pipeline, Unknown
 from headgate.core.policies import POLICIES
 
+T = TypeVar("T")
 policies = st.sampled_from(sorted(POLICIES))
 
 
@@ -59,10 +62,14 @@ def test_replicas_have_what_their_pipeline_has_on_nodes_that_have_it(instance: I
 
 @given(instances(), policies, st.randoms(use_true_random=False))
 @settings(max_examples=150, deadline=None)
-def test_the_order_of_the_pipelines_changes_nothing(instance: Instance, policy: str, random: object) -> None:
-    shuffled = list(instance.pipelines)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert solve(replace(instance, pipelines=tuple(shuffled)), policy).grants == solve(instance, policy).grants
+def test_the_order_in_the_file_changes_nothing(instance: Instance, policy: str, random: Random) -> None:
+    def shuffled(values: tuple[T, ...]) -> tuple[T, ...]:
+        return tuple(random.sample(values, len(values)))
+
+    budget = replace(instance.budget, groups=shuffled(instance.budget.groups), nodes=shuffled(instance.budget.nodes))
+    other = solve(replace(instance, pipelines=shuffled(instance.pipelines), budget=budget), policy)
+    same = solve(instance, policy)
+    assert (other.grants, other.replicas, other.unmet) == (same.grants, same.replicas, same.unmet)
 
 
 @given(instances(), policies, st.sampled_from([0.125, 0.5, 4.0, 1024.0]))
@@ -86,6 +93,24 @@ def test_every_pipeline_has_a_reason(instance: Instance, policy: str) -> None:
     reasons = solve(instance, policy).reasons
     assert set(reasons) == {p.name for p in instance.pipelines}
     assert all(reasons.values())
+
+
+def test_more_budget_is_not_more_load_of_who_is_not_known() -> None:
+    # What u holds does not fit, so that it shares as if its 5 CPUs were its load: 5 : 1 of 3 CPUs, then of 4.2.
+    for total, grants in ((3000, {"a": 500, "u": 2500}), (4200, {"a": 700, "u": 3500})):
+        found = allocate(
+            [Pipeline("a"), Pipeline("u")], {"a": Demand((100.0,), 0.01)}, Budget(total), current={"u": 5000}
+        )
+        assert found.grants == grants
+        assert "its demand is not known: the 5 that it holds count as its load" in found.reasons["u"]
+
+
+def test_a_step_that_does_not_fit_into_the_budget_is_told() -> None:
+    found = allocate([Pipeline("a", step=2000)], {"a": Demand((300.0,), 0.01)}, Budget(3000), current={})
+    assert found.grants == {"a": 2000}
+    assert "limited by the budget of 3" in found.reasons["a"]
+    all_of_it = allocate([Pipeline("a", step=1500)], {"a": Demand((300.0,), 0.01)}, Budget(3000), current={})
+    assert "has the whole budget" in all_of_it.reasons["a"]
 
 
 def test_steps_of_equal_worth_are_taken_in_their_order() -> None:
