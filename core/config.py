@@ -149,7 +149,10 @@ _EXPECTED = {
 
 
 def _explain(document: Document, model: type[Model], error: ValidationError, at: Path) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    for problem in problems:
+        if problem["type"] == "too_short" and any(_inside(other["loc"], problem["loc"]) for other in problems):
+            continue  # entries that are wrong were left out before they were counted
         path: Path = at + tuple(problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         cause = problem.get("ctx", {}).get("error")
@@ -166,6 +169,10 @@ def _explain(document: Document, model: type[Model], error: ValidationError, at:
             message = f"{message[:1].lower()}{message[1:]}, found {_kind(problem['input'])}"
         name = field_name(path)
         yield f"{document.place(path)}: {name}: {message}" if name else f"{document.place(path)}: {message}"
+
+
+def _inside(inner: Path, outer: Path) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 def _existing(data: object, path: Path) -> Path:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 from kubernetes import client, config
@@ -67,6 +67,9 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> client
     Raises ValueError that names the file when it cannot be used.
     """
     settings = client.Configuration()
+    # By default the client tries three times more, each with a timeout of its own: a write could be made long after
+    # the lease was looked at.
+    settings.retries = False
     try:
         if kubeconfig is None and context is None:
             config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
@@ -114,6 +117,9 @@ class Api:
         self._timeout = timeout
         self._rate = rate
         self._counted: Counter[tuple[str, str]] = Counter()
+        address = urlsplit(str(connection.configuration.host))
+        self._server = address.netloc.rpartition("@")[2]
+        """Host and port."""
 
     def requests(self) -> Mapping[tuple[str, str], int]:
         """Requests since the start by verb and outcome: the HTTP status, "0" where no answer came."""
@@ -135,7 +141,10 @@ class Api:
         more = ""
         while True:
             page = self.get(where, **{"limit": "500", **query, **({"continue": more} if more else {})})
-            yield page.get("items") or []
+            if "items" not in page:
+                # Half of what there is, taken for all of it, would look like room.
+                raise ApiError(0, f"GET {where}: the answer is no list")
+            yield page["items"] or []
             more = page.get("metadata", {}).get("continue") or ""
             if not more:
                 return
@@ -187,7 +196,11 @@ class Api:
             data = answer.read()  # type: ignore[no-untyped-call]
             outcome = answer.status
         except urllib3.exceptions.HTTPError as error:
-            raise ApiError(0, f"{method} {where}: no answer ({type(error).__name__})") from None
+            raise ApiError(0, f"{method} {where}: no answer from {self._server} ({_cause(error)})") from None
+        except ValueError:
+            # Its text would quote the header, and so the token.
+            text = f"{method} {where}: the credentials cannot be sent: is there a line break or such in the token?"
+            raise ApiError(0, text) from None
         except client.ApiException as error:
             raise ApiError(error.status or 0, f"{method} {where}: {error.reason}") from None
         finally:
@@ -196,10 +209,15 @@ class Api:
 
     def _read(self, method: str, where: str, status: int, data: bytes) -> Object:
         try:
-            found = json.loads(data) if data else {}
+            found = json.loads(data)
         except ValueError:
-            found = {}
+            found = None
         if not isinstance(found, dict):
+            if status < 400:
+                # A gateway's page. Whoever got {} for it would take it for an object, or for an empty cluster.
+                raise ApiError(
+                    0, f"{method} {where}: the answer is not the API server's (HTTP {status}, no JSON object)"
+                )
             found = {}
         if status >= 400:
             message = found.get("message") or "an answer that is not JSON"
@@ -207,3 +225,15 @@ class Api:
             causes = tuple(Cause(c.get("reason", ""), c.get("field", ""), c.get("message", "")) for c in listed)
             raise ApiError(status, f"{method} {where}: {message}", found.get("reason", ""), causes)
         return found
+
+
+def _cause(error: BaseException) -> str:
+    """What was in the way, in words; the client's own texts show objects' addresses and stacks of causes."""
+    name = type(error).__name__
+    seen = 0
+    while (inner := getattr(error, "reason", None) or error.__cause__ or error.__context__) and seen < 9:
+        if not isinstance(inner, BaseException):
+            break
+        error, seen = inner, seen + 1
+    said = getattr(error, "strerror", None) or getattr(error, "verify_message", None)
+    return str(said or (name if not seen else type(error).__name__))

@@ -96,6 +96,9 @@ class Lease:
                 if (text := str(error)) != self._problem:
                     log.warning("the lease: %s", text)
                 self._problem = text
+            except Exception:  # whatever a server answers: who competes no more never leads again, and nobody sees it
+                log.exception("the lease: this is a mistake of headgate's; it goes on")
+                self._version = None
             self._stop.wait(max(0.0, began + self._settings.retry - self._clock()))
 
     def step(self) -> None:

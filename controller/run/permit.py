@@ -33,4 +33,5 @@ class Permit:
             except Exception as error:  # noqa: BLE001 - whatever a home does wrong
                 log.warning("the pause switch cannot be read: %s", error)
                 return False
-        return self._held is None
+        # Asked last: the answer about the switch may have taken as long as the lead has left.
+        return self._held is None and self._home.leads()

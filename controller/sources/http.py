@@ -41,17 +41,24 @@ class Secret(Model):
         return self
 
     def read(self) -> str:
-        """The secret. Raises SourceError that names the place when there is none."""
+        """The secret. Raises SourceError that names the place when there is none, or none that a header can hold."""
         if self.env is not None:
             if value := os.environ.get(self.env, "").strip():
-                return value
+                return _one_line(value, f"the environment variable {self.env}")
             raise SourceError(f"the environment variable {self.env} is not set")
         try:
             if value := Path(str(self.file)).read_text(encoding="utf-8").strip():
-                return value
+                return _one_line(value, str(self.file))
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(f"{self.file} cannot be read: {getattr(error, 'strerror', 'no UTF-8 text')}") from None
         raise SourceError(f"{self.file} is empty")
+
+
+def _one_line(value: str, place: str) -> str:
+    """The client's own complaint would quote the secret."""
+    if not value.isprintable():
+        raise SourceError(f"{place} has to hold one line, and nothing else")
+    return value
 
 
 SecretSetting = Annotated[Secret, BeforeValidator(_not_inline)]

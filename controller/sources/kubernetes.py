@@ -112,6 +112,9 @@ class KubernetesSource:
             raise SourceError(f"the metrics API answers HTTP {error.status}: {_said(error)}") from None
         except (HTTPError, OSError) as error:
             raise SourceError(f"the Kubernetes API cannot be reached: {type(error).__name__}") from None
+        except ValueError:
+            # Its text would quote the header, and so the token.
+            raise SourceError("the credentials cannot be sent: is there a line break or such in the token?") from None
         if len(body) > _MOST_BYTES:
             raise SourceError(f"the metrics API's answer is longer than {_MOST_BYTES // 2**20} MiB")
         try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
 from headgate.controller import settings
 from headgate.core.config import FieldError, Model, PipelineSettings, SettingsError, check_floors, check_names, validate
@@ -52,6 +53,21 @@ def test_every_mistake_is_reported_at_once_each_on_its_line() -> None:
         "fleet.yaml:2: pipelines[0].floor: 'lots' is not a CPU quantity: write it like 250m, 2 or 1.5",
         "fleet.yaml:4: pipelines[1].weight: input should be greater than 0, found -1",
     ]
+
+
+def test_a_list_whose_one_entry_is_wrong_is_not_called_empty_as_well() -> None:
+    class Filled(Model):
+        pipelines: tuple[PipelineSettings, ...] = Field(min_length=1)
+
+    def said(text: str) -> list[str]:
+        with pytest.raises(SettingsError) as error:
+            validate(settings.parse(text, "fleet.yaml"), Filled)
+        return str(error.value).splitlines()
+
+    (wrong,) = said("pipelines:\n  - {name: us, weight: -1}\n")
+    assert wrong.startswith("fleet.yaml:2: pipelines[0].weight: ")
+    (empty,) = said("pipelines: []\n")
+    assert "at least 1 item" in empty
 
 
 def test_a_floor_above_its_ceiling_names_the_pipeline() -> None:

@@ -227,6 +227,15 @@ def test_losing_the_lead_between_two_writes_stops_the_second(bench: Bench) -> No
     assert len(bench.host.writes) == 1
 
 
+def test_a_lead_that_ends_while_the_pause_switch_is_asked_for_permits_nothing(bench: Bench) -> None:
+    def slow(step: str) -> None:
+        if step == "paused":
+            bench.home.lead = False
+
+    bench.home.fault = slow
+    assert not bench.loop.allowed()
+
+
 def test_a_decision_that_cannot_be_written_down_is_not_put_in_force(bench: Bench) -> None:
     def fault(step: str) -> None:
         if step == "save":

@@ -18,7 +18,7 @@ from .conftest import Answer, Web
 LABEL, GRAPH = "serving.kserve.io/inferenceservice", "serving.kserve.io/inferencegraph"
 
 
-def kubeconfig(folder: Path, url: str) -> str:
+def kubeconfig(folder: Path, url: str, token: str = "hunter2") -> str:
     path = folder / "kubeconfig"
     path.write_text(
         json.dumps(
@@ -28,7 +28,7 @@ def kubeconfig(folder: Path, url: str) -> str:
                 "current-context": "test",
                 "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
                 "clusters": [{"name": "test", "cluster": {"server": url}}],
-                "users": [{"name": "test", "user": {"token": "hunter2"}}],
+                "users": [{"name": "test", "user": {"token": token}}],
             }
         )
     )
@@ -129,6 +129,13 @@ def test_trouble_is_said_without_the_token(web: Web, tmp_path: Path, answer: Ans
     with pytest.raises(SourceError, match=message) as caught:
         list(source(web, tmp_path).read(0))
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_token_that_no_header_can_hold_is_not_quoted(web: Web, tmp_path: Path) -> None:
+    chosen = KubernetesSettings(kubeconfig=kubeconfig(tmp_path, web.url, "hunter2\nhunter3"))
+    with pytest.raises(SourceError, match="line break") as raised:
+        list(KubernetesSource(chosen, ["us-east"]).read(0.0))
+    assert "hunter" not in str(raised.value)
 
 
 def test_no_cluster_is_said(web: Web, tmp_path: Path) -> None:

@@ -189,6 +189,14 @@ def test_a_missing_secret_names_its_place(web: Web, secret: dict[str, str]) -> N
         list(source(web, bearer=secret).read(NOW))
 
 
+def test_a_token_of_two_lines_is_not_quoted(web: Web, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("hunter2\nhunter3\n")
+    with pytest.raises(SourceError, match=f"{token} has to hold one line") as raised:
+        list(source(web, bearer={"file": str(token)}).read(0.0))
+    assert "hunter" not in str(raised.value)
+
+
 def test_secrets_are_in_no_error_and_no_log(web: Web, monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("PASSWORD", "hunter2")
     web.answer = lambda asked: Answer(json.dumps({"error": f"bad {asked.headers['Authorization']} hunter2"}), 401)
