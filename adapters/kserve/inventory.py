@@ -9,6 +9,7 @@ from typing import Any
 
 from headgate.adapters.kserve.members import Claim, Member
 from headgate.adapters.kserve.survey import Range, Survey
+from headgate.adapters.kubernetes.pods import Pod, Qos
 from headgate.adapters.kubernetes.shape import taken
 from headgate.core.hosting import Inventory, Refusal
 from headgate.core.model import Node, Pipeline, Replica, Slo
@@ -68,7 +69,9 @@ def _pipeline(
     if member.limits_only:
         floor = max(floor, sum(pod.main.spec.request or 0 for pod in member.live))
     if allowed.most is not None:
-        ceiling = count * allowed.most if ceiling is None else min(ceiling, count * allowed.most)
+        # The limit of a Burstable pod may have to stand a millicore above its grant.
+        most = count * (allowed.most - int(any(_apart(pod) for pod in member.live)))
+        ceiling = most if ceiling is None else min(ceiling, most)
     return replace(
         base,
         floor=floor if not base.pinned else 0,
@@ -78,6 +81,10 @@ def _pipeline(
         slo=slo,
         replicas=replicas,
     )
+
+
+def _apart(pod: Pod) -> bool:
+    return pod.qos is Qos.BURSTABLE and pod.main.spec.limit is not None
 
 
 def _total(found: Survey, claim: Claim) -> int | Refusal:

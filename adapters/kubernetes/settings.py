@@ -17,7 +17,8 @@ class LeaseSettings(Model):
         default=15.0, description="Another process takes over when the lease was not renewed for so long"
     )
     deadline: Annotated[Seconds, Field(gt=0)] = Field(
-        default=10.0, description="Nothing is written unless the lease is still held so long from now: a request's time"
+        default=10.0,
+        description="Nothing is written unless the lease is still held so long from now: no less than the host's timeout",
     )
     retry: Annotated[Seconds, Field(gt=0)] = Field(default=2.0, description="Time between two renewals or attempts")
 

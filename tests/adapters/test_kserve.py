@@ -566,3 +566,16 @@ def test_a_limit_range_that_is_seen_bounds_what_is_decided(cluster: Cluster) -> 
     cluster.add("limitranges", make.limit_range("r", "models", max={"cpu": "2"}, min={"cpu": "100m"}))
     (found,) = Turns(cluster, total="9").observe().pipelines
     assert (found.floor, found.ceiling) == (2 * 100, 2 * 2000)
+
+
+def test_a_burstable_pod_keeps_its_limit_within_a_limit_range_too(cluster: Cluster) -> None:
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", make.resources("200m", "500m", "256Mi", "256Mi"))
+    cluster.settle()
+    cluster.add("limitranges", make.limit_range("r", "models", max={"cpu": "2"}))
+    turns = Turns(cluster, total="9")
+    (found,) = turns.observe().pipelines
+    # With requests equal to limits it would become Guaranteed, so that its limit is a millicore above its grant.
+    assert found.ceiling == 2000 - 1
+    assert turns.reach({"models/a": 1999}).refused == {}
+    assert cpus(cluster, "a") == [("1999m", "2")]
