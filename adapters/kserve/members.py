@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headgate.adapters.kserve.graphs import Graph
+from headgate.adapters.kserve.leftovers import Leftover, leftovers
 from headgate.adapters.kserve.services import (
     GRAPH_LABEL,
     REVISION_LABEL,
@@ -64,6 +65,7 @@ def claims(found: Survey, budgets: Sequence[CPUBudget], loads: Mapping[str, floa
     `loads`: requests per second of graphs, as far as they are known, by namespace/name.
     """
     pods = _by_pipeline(found)
+    left = tuple(leftovers(found))
     owned: dict[str, str] = {}
     result = {}
     for budget in by_age(budgets):
@@ -83,6 +85,8 @@ def claims(found: Survey, budgets: Sequence[CPUBudget], loads: Mapping[str, floa
             rule = _graph_rule(budget, graph)
             if rule is not None and owned.setdefault(f"{graph.key}/router", budget.key) == budget.key:
                 members += _router(graph, rule, pods)
+        for leftover in left:
+            members += _left(budget, leftover, found, loads, owned)
         result[budget.key] = Claim(budget, tuple(members), refused)
     return {budget.key: result[budget.key] for budget in budgets}
 
@@ -168,6 +172,22 @@ def _router(graph: Graph, rule: PipelineRule, pods: PodsByPipeline) -> Iterator[
         leaving = tuple(pod for pod in all_of if pod.deleting)
         refused = next(filter(None, map(impediment, live)), None)
         yield Member(name, ((rule, 1.0),), live, leaving, component="router", refused=refused, graphs=(graph.key,))
+
+
+def _left(
+    budget: CPUBudget, leftover: Leftover, found: Survey, loads: Mapping[str, float], owned: dict[str, str]
+) -> Iterator[Member]:
+    """Pods without a service or graph count against the budget that would have these."""
+    owner = leftover.owner
+    if isinstance(owner, Graph):
+        key, rule = leftover.name, _graph_rule(budget, owner)
+        rules = () if rule is None else ((rule, 1.0),)
+    else:
+        key, (rules, _) = owner.key, rules_for(budget, owner, found.graphs, loads)
+    if rules and owned.setdefault(key, budget.key) == budget.key:
+        yield Member(
+            leftover.name, rules, leaving=leftover.pods, component=leftover.component, refused=leftover.refused
+        )
 
 
 def _followers(

@@ -18,7 +18,7 @@ class LeaseSettings(Model):
     )
     deadline: Annotated[Seconds, Field(gt=0)] = Field(
         default=10.0,
-        description="Nothing is written unless the lease is still held so long from now: no less than the host's timeout",
+        description="Nothing is written unless the lease is held for so long yet: no less than the host's timeout",
     )
     retry: Annotated[Seconds, Field(gt=0)] = Field(default=2.0, description="Time between two renewals or attempts")
 

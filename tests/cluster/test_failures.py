@@ -261,6 +261,54 @@ def test_a_stopped_service_gives_its_cpus_back_to_the_budget(cluster: Cluster) -
     it.recorder.check(2000)
 
 
+def test_pods_of_a_service_that_was_deleted_count_until_they_are_gone(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
+    cluster.client.delete("inferenceservices", "a", "models")
+    # Nobody has told the pod yet: the garbage collector comes later.
+    assert dict(it.observe().granted) == {"models/b": 500}
+    assert it.observe().refused["models/a"].reason == "NoService"
+    assert it.turn(b=2000).pending.keys() == {"models/b"}
+    cluster.kubelets.default.deaf = True
+    cluster.settle()
+    it.restarted()
+    assert it.turn(b=2000).pending.keys() == {"models/b"}, "it is on its way out, and has its CPUs"
+    cluster.kubelets.default.deaf = False
+    it.reach(b=2000)
+    it.recorder.check(2000)
+
+
+def test_pods_of_a_component_that_was_taken_out_count_until_they_are_gone(cluster: Cluster) -> None:
+    it = Turns(cluster, b=make.guaranteed("500m"))
+    service = make.inference_service("a", "models", make.guaranteed("700m"), annotations=NOTE)
+    container = make.container("kserve-container", make.guaranteed("800m"))
+    service["spec"]["transformer"] = {"containers": [container]}
+    cluster.client.create("inferenceservices", service)
+    cluster.settle()
+    it.recorder = Recorder(cluster)
+    cluster.kubelets.default.deaf = True
+    cluster.client.patch("inferenceservices", "a", "models", {"spec": {"transformer": None}})
+    cluster.settle()
+    assert it.turn(a=700, b=1300).pending.keys() == {"models/b"}
+    cluster.kubelets.default.deaf = False
+    it.reach(a=700, b=1300)
+    it.recorder.check(2000)
+
+
+def test_pods_of_a_service_that_came_after_the_look_count(cluster: Cluster) -> None:
+    it = Turns(cluster, a=make.guaranteed("500m"), b=make.guaranteed("500m"))
+    it.observe()
+    service = make.inference_service("c", "models", make.guaranteed("700m"), annotations=NOTE)
+    cluster.client.create("inferenceservices", service)
+    cluster.settle()
+    order = Order(it.budget, 2000, {"models/a": 500, "models/b": 1500}, {})
+    for _ in range(3):
+        applied = it.host.apply([order], lambda: True)[it.budget.key]
+        cluster.step()
+    assert applied.pending.keys() == {"models/b"}
+    assert it.cpus("b") == 2000 - 500 - 700
+    it.recorder.check(2000)
+
+
 def test_pods_are_resized_also_where_kserve_is_told_not_to_update(cluster: Cluster) -> None:
     it = Turns(cluster, a=make.guaranteed("1500m"), b=make.guaranteed("500m"))
     frozen = {"metadata": {"annotations": {"serving.kserve.io/disable-auto-update": "true"}}}
