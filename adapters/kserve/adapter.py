@@ -79,7 +79,9 @@ class KserveAdapter:
             self._orders = tuple(orders)
         slow = Slow()
         for order, share in zip(orders, shares, strict=True):
-            claim, room = claimed[order.budget.key], share.room - sum(step.cost for step in made.steps)
+            claim = claimed[order.budget.key]
+            # A budget's reserve is for what comes with pods of its own: those of a rollout, and further replicas.
+            room = share.room + order.budget.spec.reserve - sum(step.cost for step in made.steps)
             look = Look(claim, order, outcome.pending, room, now, self._read, allowed, dry_run, slow)
             for path in (self._templates, self._replicas):
                 path.step(look)

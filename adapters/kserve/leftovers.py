@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headgate.adapters.kserve.graphs import Graph
-from headgate.adapters.kserve.services import GRAPH_LABEL, SERVICE_LABEL, Service, component_of
+from headgate.adapters.kserve.services import COMPONENTS, GRAPH_LABEL, SERVICE_LABEL, Service, component_of
 from headgate.adapters.kserve.survey import Survey
 from headgate.adapters.kubernetes.pods import Pod
 from headgate.core.hosting import Refusal
@@ -47,7 +47,7 @@ def leftovers(found: Survey) -> Iterator[Leftover]:
     for pod in found.cluster.pods:
         if (service := pod.labels.get(SERVICE_LABEL)) is not None:
             known, component = found.services.get(f"{pod.namespace}/{service}"), component_of(pod)
-            if known is None or component not in known.components:
+            if component in COMPONENTS and (known is None or component not in known.components):
                 groups[pod.namespace, service, False, component].append(pod)
         elif (graph := pod.labels.get(GRAPH_LABEL)) is not None and f"{pod.namespace}/{graph}" not in found.graphs:
             groups[pod.namespace, graph, True, "router"].append(pod)

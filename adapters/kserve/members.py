@@ -179,6 +179,7 @@ def _left(
 ) -> Iterator[Member]:
     """Pods without a service or graph count against the budget that would have these."""
     owner = leftover.owner
+    rules: tuple[tuple[PipelineRule, float], ...]
     if isinstance(owner, Graph):
         key, rule = leftover.name, _graph_rule(budget, owner)
         rules = () if rule is None else ((rule, 1.0),)

@@ -42,6 +42,8 @@ class Replicas:
             wanted = max(least, min(wanted, part.get("maxReplicas") or wanted))
             if wanted == count or member.leaving or look.now - self._changed.get(member.name, -PACE) < PACE:
                 continue
+            if wanted > count and look.slow.pending:
+                continue  # what rolls has room coming to it, also before its pods are seen
             if (obstacle := _obstacle(member, service)) is not None:
                 look.slow.notes[f"{member.name} replicas"] = obstacle
                 continue

@@ -31,7 +31,7 @@ class Look:
     pending: Mapping[str, str]
     """What the live path waits for, by pipeline."""
     room: int
-    """Millicores that nobody has."""
+    """Millicores that nobody has, the reserve among them."""
     now: float
     seen: float
     """When the services were read."""

@@ -53,7 +53,7 @@ class Turns:
 
     def apply(self, grants: dict[str, int], dry_run: bool = False, **replicas: int) -> Applied:
         assert self.budget.spec.total is not None
-        order = Order(self.budget, self.budget.spec.total, grants, replicas)
+        order = Order(self.budget, self.budget.spec.total - self.budget.spec.reserve, grants, replicas)
         return self.host.apply([order], lambda: True, dry_run=dry_run)[self.budget.key]
 
     def reach(self, grants: dict[str, int], turns: int = 12) -> Applied:

@@ -238,6 +238,21 @@ def test_a_transformer_is_written_like_a_custom_predictor(cluster: Cluster) -> N
     assert container["resources"]["requests"]["cpu"] == "1600m"
 
 
+@pytest.mark.parametrize("reserve", ["1599m", "1600m"])
+def test_the_reserve_is_what_a_rollout_may_take(cluster: Cluster, reserve: str) -> None:
+    """Grants make up all the rest: one pod more, of 1600m, is what the rollout of a single one adds."""
+    cluster.client.create("nodes", make.node("n1"))
+    serve(cluster, "a", unset())
+    cluster.settle()
+    total = f"{1600 + int(reserve.removesuffix('m'))}m"
+    turns = Turns(cluster, total=total, reserve=reserve, template=RULES)
+    changes = stand(turns, {"models/a": 1600}).changes
+    if reserve == "1599m":
+        assert (changes, note(turns, "models/a")) == ((), "NoRoomForRollout")
+    else:
+        assert [change.after for change in changes] == [1600]
+
+
 def test_one_more_replica_where_each_would_have_too_many_cpus_and_one_fewer_where_too_few(cluster: Cluster) -> None:
     cluster.client.create("nodes", make.node("n1"))
     serve(cluster, "a", make.guaranteed("500m"), maxReplicas=3)
