@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from headgate.adapters.kubernetes.failures import failure
 from headgate.adapters.kubernetes.pods import Cpu, Pod, Stage
 from headgate.adapters.kubernetes.shape import LEAST, amount, shape, taken
 from headgate.core.hosting import Refusal
@@ -242,38 +243,13 @@ def _learn(shares: Sequence[Share], memory: Memory, now: float, rules: Rules) ->
         for managed in share.pods:
             if managed.target is None or managed.pod.deleting:
                 continue
-            refusal = _failure(managed.pod, memory.waiting.get(managed.pod.uid), now, rules)
-            if refusal is not None:
+            refusal = failure(managed.pod, memory.waiting.get(managed.pod.uid), now, rules.patience)
+            if refusal is not None and refusal.reason == "NodeCapacity":
+                asked = amount(managed.pod.main.spec, managed.limits_only)
+                memory = memory.forbidden(share.pods, managed, asked, refusal, now + rules.memory)
+            elif refusal is not None:
                 memory = memory.failed(share.pods, managed, refusal, now + rules.memory)
     return memory
-
-
-def _failure(pod: Pod, seen: float | None, now: float, rules: Rules) -> Refusal | None:
-    found = pod.resize
-    if found is None or found.generation not in (0, pod.generation):
-        return None  # the kubelet has not judged what is asked for now
-    said = f": {found.message}" if found.message else ""
-    if found.stage is Stage.INFEASIBLE:
-        return Refusal(
-            "Infeasible",
-            f"node {pod.node} will never resize pod {pod.key}{said}. It keeps what it has; a static CPU manager, "
-            "swap or a node that is too small are the usual causes: move the pod, or lower its ceiling",
-        )
-    waited = now - (found.since if seen is None else seen)
-    if waited <= rules.patience:
-        return None
-    if found.stage is Stage.DEFERRED:
-        return Refusal(
-            "Deferred",
-            f"node {pod.node} has had no room for pod {pod.key} for {waited:.0f} s{said}. "
-            "It keeps what it has: free CPUs on the node, or add one",
-        )
-    if found.stage is Stage.ERROR:
-        return Refusal(
-            "ResizeError",
-            f"node {pod.node} could not resize pod {pod.key}{said}. It keeps what it has: see the kubelet's log",
-        )
-    return None
 
 
 def _wish(managed: Managed, memory: Memory) -> Step | Refusal | str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -148,6 +149,27 @@ def test_what_is_infeasible_takes_nothing_and_is_restored_as_it_was_to_the_milli
     restored = next_plan(world, {"a-0": 2000}, 3000, made.memory, 1)
     assert [(s.cpu.request, s.cpu.limit) for s in restored.steps] == [(100, 1000)]
     assert restored.refused["a"].reason == "Infeasible"
+
+
+def test_of_what_is_more_than_the_node_has_less_is_tried() -> None:
+    pod = Virtual("a-0", "n", (100, 100))
+    world = Nodes({"n": 4000}, [pod], stubborn={"a-0"})
+    pod.write(next_plan(world, {"a-0": 2000}, 3000, Memory()).steps[0])
+    world.admit(pod, 0)
+    seen = pod.pod()
+    assert seen.resize is not None
+    said = "Node didn't have enough capacity: cpu, requested: 2000, capacity: 1500"
+    seen = replace(seen, resize=replace(seen.resize, message=said))
+    (share,) = shares(world.pods, {"a-0": 2000}, 3000)
+    share = replace(share, pods=(replace(share.pods[0], pod=seen),))
+    restored = plan([share], world.free(), Memory(), 1, RULES)
+    assert [step.cpu.request for step in restored.steps] == [100]
+    refusal = restored.refused["a"]
+    assert (refusal.reason, less_of(refusal, 100, 2000).most) == ("NodeCapacity", 100 + 1900 // 2)
+    pod.write(restored.steps[0])
+    world.admit(pod, 1)
+    assert [s.cpu.request for s in next_plan(world, {"a-0": 1050}, 3000, restored.memory, 2).steps] == [1050]
+    assert next_plan(world, {"a-0": 2000}, 3000, restored.memory, 2).steps == ()
 
 
 def test_a_group_that_failed_half_way_goes_back_together() -> None:
