@@ -1,4 +1,5 @@
-"""The controller with the permissions of the manifests and no others: it does everything, and nothing is forbidden."""
+"""The controller with the permissions of the manifests and no others: it does everything, needs each of them, and
+nothing is forbidden."""
 
 from __future__ import annotations
 
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 import yaml
 from tests.cluster import builders as make
-from tests.cluster.harness import Cluster
+from tests.cluster.harness import HEADGATE, Cluster
 from tests.cluster.process import PATIENCE, Load, budget, until
+from tests.controller.test_plugins import invoke
 
-from .files import VARIANTS, manifests, rules, settings
+from .files import VARIANTS, grants, manifests, rules, settings
 from .test_monitoring import used_by_alerts, used_by_the_dashboard
 
 TOKEN = "headgate-t0ken"
@@ -110,6 +112,9 @@ def test_the_account_may_do_all_that_it_does(cluster: Cluster, variant: str, loa
         doctor = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
         assert "may patch pods/resize" in doctor
         assert "not allowed" not in doctor
+        for command in ("pause", "resume"):
+            code, out, err = invoke(command, str(tmp_path / "headgate.yaml"))
+            assert code == 0, out + err
         assert running.end() == 0, running.log()
     finally:
         running.close()
@@ -119,6 +124,10 @@ def test_the_account_may_do_all_that_it_does(cluster: Cluster, variant: str, loa
     assert "forbidden" not in running.log().lower()
     exported = set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
     assert used_by_alerts() | used_by_the_dashboard() <= exported
+    if not cluster.real:
+        given = {grant for found in manifests(variant) for grant in grants(found.get("rules", ()))}
+        # An event is patched where it is told again in the same words, which nothing here is.
+        assert given - cluster.plane.server.machine.authority.used[HEADGATE.name] == {("", "events", "patch")}
 
 
 @pytest.mark.parametrize("resource", ["pods/resize", "cpubudgets/status", "leases"])

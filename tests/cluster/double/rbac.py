@@ -20,6 +20,8 @@ class Authority:
         self._store = store
         self.enforced = False
         self.tokens: dict[str, User] = {}
+        self.used: dict[str, set[tuple[str, str, str]]] = {}
+        """By user's name: what rules were needed for, as (API group, resource or resource/subresource, verb)."""
 
     def who(self, headers: Mapping[str, str]) -> User:
         """By bearer token. Raises StatusError 401 for a token that is not known."""
@@ -41,6 +43,8 @@ class Authority:
             attributes = (verb, request.group, request.plural, request.sub, request.name)
             if not self.allows(request.user, request.namespace, *attributes):
                 raise _denied(request, verb)
+            resource = f"{request.plural}/{request.sub}" if request.sub else request.plural
+            self.used.setdefault(request.user.name, set()).add((request.group, resource, verb))
 
     def review(self, request: Request) -> Object:
         """A SelfSubjectAccessReview with its status."""
