@@ -159,10 +159,23 @@ def test_the_chart_is_made_of_the_same_files() -> None:
         assert (CHART / inside).resolve() == (DEPLOY / outside).resolve()
 
 
-def test_the_image_has_what_the_settings_need() -> None:
-    line = next(x for x in (DEPLOY / "Dockerfile").read_text().splitlines() if x.startswith("RUN pip install"))
+@pytest.mark.parametrize(
+    ("file", "needs"), [("Dockerfile", {"kubernetes", "prometheus"}), ("kserve/Dockerfile", {"kserve"})]
+)
+def test_the_image_has_what_it_is_for(file: str, needs: set[str]) -> None:
+    line = next(x for x in (DEPLOY / file).read_text().splitlines() if x.startswith("RUN pip install"))
     extras = set(line.split('"/src[')[1].split("]")[0].split(","))
-    assert {"kubernetes", "prometheus"} <= extras <= project()["optional-dependencies"].keys()
+    assert needs <= extras <= project()["optional-dependencies"].keys()
+
+
+def test_the_builder_of_images_gets_what_the_package_is_made_of_and_no_more() -> None:
+    """What a wheel includes, what pyproject.toml names, and the versions that the images install."""
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    given = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    packed = {name.partition("/")[0] for name in build["only-include"]}
+    assert given == packed | {"pyproject.toml", "constraints.txt", project()["readme"], *project()["license-files"]}
 
 
 def test_there_is_one_version() -> None:

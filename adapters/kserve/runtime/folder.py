@@ -21,6 +21,8 @@ def document_of(folder: Path, name: str, read: Callable[[str], Document]) -> Doc
     """
     if (settings := folder / SETTINGS).is_file():
         return read(str(settings))
+    if not folder.is_dir():
+        raise SettingsError(f"{folder}: there is no such folder: give one by --model_dir, or a file by --settings")
     models = {path.stem: path for path in folder.glob("*.onnx")}
     for inside in sorted(path for path in folder.glob("*") if path.is_dir()):
         files = _files(inside)

@@ -57,8 +57,13 @@ def from_binary(body: bytes, length: str | None, model: str) -> InferRequest:
     KServe's own reading turns every binary tensor into a list of Python numbers, on the event loop, and answers 500 to
     most mistakes.
     """
+    if length is None:
+        raise InvalidInput(
+            "the request is no JSON: send it with Content-Type: application/json; one with binary tensors has the "
+            "header Inference-Header-Content-Length, the length of its JSON"
+        )
     try:
-        at = int(length or "")
+        at = int(length)
         head = orjson.loads(body[:at])
         raw: list[bytes | None] = []
         for entry in head["inputs"]:

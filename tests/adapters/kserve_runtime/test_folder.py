@@ -54,3 +54,8 @@ def test_what_cannot_be_told_apart_is_not_guessed(tmp_path: Path, files: tuple[s
 def test_nothing_to_serve_is_said(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no headgate\.yaml and no ONNX model"):
         document_of(folder(tmp_path, "readme.md"), "service", read)
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="there is no such folder"):
+        document_of(tmp_path / "models", "service", read)

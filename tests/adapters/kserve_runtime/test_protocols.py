@@ -216,6 +216,15 @@ def test_binary_tensors_that_do_not_fit_are_a_bad_request(
     assert answer.status_code == 400, answer.text
 
 
+def test_a_body_that_says_neither_json_nor_tensors_is_told_how_to(server: Running) -> None:
+    """As curl sends one with -d and no header."""
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for path in ("/v1/models/first:predict", "/v2/models/first/infer"):
+        answer = httpx.post(f"{server.url}{path}", content=b"{}", headers=form)
+        assert answer.status_code == 400
+        assert "Content-Type: application/json" in answer.json()["error"]
+
+
 def test_unknown_models_and_outputs(server: Running) -> None:
     assert v1(server, "unknown", {"instances": [1]}).status_code == 404
     assert v2(server, "unknown", entry("x", ROWS)).status_code == 404
