@@ -17,7 +17,7 @@ from headgate.controller.run.clock import steady_clock
 from headgate.controller.run.nodes import Nodes
 from headgate.controller.run.opening import Running, open_run
 from headgate.controller.run.status import View
-from headgate.core.budgets import CPUBudget
+from headgate.core.budgets import CPUBudget, Mode
 from headgate.core.hookspecs import CommandLine
 from headgate.core.hosting import ExaminedHome, ExaminedHost, Finding, Outcome, Rejected
 from headgate.core.model import Demand, Unknown
@@ -68,7 +68,7 @@ def examine(running: Running, clock: Callable[[], float]) -> Iterator[Finding]:
     if loop.record.problem is not None:
         yield Finding("first look", Outcome.FAIL, loop.record.problem, "mend what fails above, then look again")
     for view in loop.views.values():
-        yield from _budget(view)
+        yield from _budget(view, running.settings.apply)
     if running.nodes is not None:
         yield from _nodes(running.nodes)
     yield from _sources(running)
@@ -107,16 +107,29 @@ def _budgets(running: Running) -> Generator[Finding, None, Sequence[CPUBudget]]:
     return usable
 
 
-def _budget(view: View) -> Iterator[Finding]:
-    """Whether it can be divided, what it covers, and what the host leaves alone."""
+def _budget(view: View, applies: bool) -> Iterator[Finding]:
+    """Whether it can be divided, what it covers, what holds it, and what the host leaves alone."""
     check, trouble = f"budget {view.budget.key}", view.verdict.trouble
     if trouble is not None:
         outcome = Outcome.WARN if trouble.reason in PASSING else Outcome.FAIL
         yield Finding(check, outcome, f"{trouble.reason}: {trouble.message}", f"docs/refusals.md: {trouble.reason}")
     elif view.inventory is not None:
-        yield Finding(check, Outcome.OK, _covered(view))
+        outcome = Outcome.WARN if (advice := _held(view, applies)) else Outcome.OK
+        yield Finding(check, outcome, _covered(view), advice)
     for name, refusal in sorted(view.refusals.items()):
         yield Finding(name, Outcome.WARN, refusal.message, f"docs/refusals.md: {refusal.reason}")
+
+
+def _held(view: View, applies: bool) -> str:
+    """What to do for a budget whose CPUs do not move as its spec says; empty: nothing."""
+    inventory, spec = view.inventory, view.budget.spec
+    if spec.paused:
+        return "set spec.paused to false when its CPUs are to move"
+    if spec.mode is Mode.APPLY and not applies:
+        return "mode Apply counts with `apply: true` in the settings, or headgate run --apply, only"
+    if inventory is not None and sum(inventory.granted.values()) > inventory.total:
+        return "its services have more than the total: it takes the difference from them, or raise the total"
+    return ""
 
 
 def _covered(view: View) -> str:

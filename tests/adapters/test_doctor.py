@@ -150,6 +150,35 @@ def test_floors_above_the_total(site: Site) -> None:
     assert found["budget models/main"]["found"].startswith("Infeasible")
 
 
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"paused": True}, "spec.paused"),
+        ({"mode": "Apply"}, "apply: true"),
+        # Two services of 1 CPU each.
+        ({"total": "1500m"}, "more than the total"),
+    ],
+)
+def test_a_budget_that_does_not_do_as_it_says(scene: Site, spec: dict[str, Any], says: str) -> None:
+    scene.allow()
+    scene.spec |= spec
+    scene.budget()
+    code, found = scene.doctor()
+    assert code == 0
+    assert found["budget models/main"]["outcome"] == "warn"
+    assert says in found["budget models/main"]["advice"]
+    assert outcomes(found, "budget models/main") == {"ok"}
+
+
+def test_mode_apply_where_the_settings_apply(scene: Site) -> None:
+    scene.allow()
+    scene.spec["mode"] = "Apply"
+    scene.settings["apply"] = True
+    scene.budget()
+    assert outcomes(scene.doctor()[1]) == {"ok"}
+    assert scene.cluster.client.find("leases", "headgate", "headgate") is None, "it only looks"
+
+
 def test_a_source_is_down_and_a_pipeline_has_no_samples(site: Site) -> None:
     site.allow()
     site.budget()
