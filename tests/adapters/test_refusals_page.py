@@ -35,6 +35,17 @@ def reasons(folder: str) -> Iterator[str]:
                     yield str(node.args[0].value)
 
 
+def _reasons() -> Iterator[tuple[str, str]]:
+    """Of conditions, troubles, rejections and events, and the files that they are in."""
+    begins = r'Trouble\(|_failed\(|reason=(?:"\w+" if \w+ else )?|reason = |reason, message = |Rejected\(.*, '
+    pattern = re.compile(rf'(?:{begins}|\("(?:Normal|Warning)", )"([A-Z][A-Za-z]+)"')
+    for path in (ROOT / "controller" / "run").glob("*.py"):
+        yield from ((reason, path.name) for reason in pattern.findall(path.read_text()))
+
+
+REASONS = dict(_reasons())
+
+
 def listed(before: str, after: str) -> set[str]:
     part = PAGE[PAGE.index(before) : PAGE.index(after) if after else len(PAGE)]
     return set(re.findall(r"^\| `([A-Z][A-Za-z]+)` \|", part, re.MULTILINE))
@@ -46,9 +57,7 @@ def test_every_refusal_has_its_line() -> None:
     assert found == listed("## Services", "## Conditions")
 
 
-def test_every_reason_of_a_condition_has_its_line() -> None:
+def test_every_reason_of_a_condition_and_of_an_event_has_its_line() -> None:
     told = set(re.findall(r"`([A-Z][A-Za-z]+)`", PAGE[PAGE.index("## Conditions") :]))
-    pattern = r'(?:Trouble\(|_failed\(|reason=|reason = |reason, message = )"([A-Z][A-Za-z]+)"'
-    for name in ("judge.py", "status.py", "loop.py"):
-        found = set(re.findall(pattern, (ROOT / "controller" / "run" / name).read_text()))
-        assert found <= told, f"{name}: {found - told} are missing in docs/refusals.md"
+    assert {"Decided", "NothingSelected", "NotObserved", "OtherHost", "Running", "CPUsMoved"} <= REASONS.keys()
+    assert not {f"{reason} of {file}" for reason, file in REASONS.items() if reason not in told}
