@@ -85,7 +85,11 @@ class KubernetesNodes:
         def unmarked(found: Object) -> Object | None:
             taints = list(found["spec"].get("taints") or ())
             kept = [taint for taint in taints if taint["key"] != TAINT]
-            return None if len(kept) == len(taints) else {"spec": {"taints": kept or None}}
+            body: Object = {} if len(kept) == len(taints) else {"spec": {"taints": kept or None}}
+            if CORDONED in (found["metadata"].get("annotations") or {}) and not found["spec"].get("unschedulable"):
+                # Somebody else has made it schedulable again: the next cordon will be theirs.
+                body = {**body, "metadata": {"annotations": {CORDONED: None}}}
+            return body or None
 
         self._change(node, unmarked)
 

@@ -52,7 +52,7 @@ def read_node(node: Object, pods: Sequence[PodInfo], usage: tuple[int, float] | 
         labels=meta.get("labels") or {},
         taints=tuple(t for t in taints if t.key not in (TAINT, CORDON_TAINT)),
         unschedulable=unschedulable,
-        marked=any(t.key == TAINT for t in taints),
+        marked=any(t.key == TAINT for t in taints) or (CORDONED in notes and not unschedulable),
         cordoned_by_us=unschedulable and CORDONED in notes,
         keep=any(notes.get(key) == "true" for key in KEEP),
         usage=None if usage is None else usage[0],

@@ -180,7 +180,7 @@ class Nodes:
     def _observe(self, divided: Sequence[Divided], *, tidy: bool = False) -> tuple[Cluster, tuple[str, ...]]:
         seen = self.host.observe_nodes(sized_of(divided))
         views, problems = self._ask_provider(tidy=tidy)
-        nodes = tuple(_joined(node, views) for node in seen.nodes)
+        nodes = _joined(seen.nodes, views)
         demand = demand_of(divided, nodes)
         cluster = replace(seen, nodes=nodes, groups=views, demand=demand, outcomes=self._outcomes)
         return cluster, problems
@@ -294,10 +294,18 @@ def describe(action: Action) -> str:
     return f"{words.get(type(action), 'untaint')} node {action.node}"
 
 
-def _joined(node: NodeInfo, views: Mapping[str, GroupView]) -> NodeInfo:
-    """The node with its group and machine: the provider names the node, or the node's provider id the machine."""
-    for name, view in views.items():
+def _joined(nodes: Sequence[NodeInfo], views: Mapping[str, GroupView]) -> tuple[NodeInfo, ...]:
+    """The nodes with their groups and machines: the provider names the node, or the node's provider id the machine."""
+    by_node: dict[str, tuple[str, str]] = {}
+    by_machine: dict[str, tuple[str, str]] = {}
+    for group, view in views.items():
         for instance in view.instances:
-            if instance.node == node.name or (instance.node is None and instance.name == node.instance):
-                return replace(node, group=name, instance=instance.name)
-    return replace(node, group=None, instance=None)
+            if instance.node is None:
+                by_machine.setdefault(instance.name, (group, instance.name))
+            else:
+                by_node.setdefault(instance.node, (group, instance.name))
+    found = []
+    for node in nodes:
+        known = by_node.get(node.name) or by_machine.get(node.instance or "")
+        found.append(replace(node, group=known and known[0], instance=known and known[1]))
+    return tuple(found)

@@ -66,19 +66,9 @@ def choose(
     if allowed <= 0:
         return Choice((), {}, (limit,))
     reasons: dict[str, str] = {}
-    fit = _candidates(frame, scene, postponed, removals, reasons)
-    picked = _projected(fit, frame, signals, peak(state, now, settings.window), allowed, reasons)
-    leaving = frozenset(removals)
-    picked, sizes = _shadowed(picked, leaving, scene, reasons)
-    board = Board(place(n, sizes) for n in survivors)
-    closed = {node.name: board.close(node.name) for node in picked}
-    going: list[NodeInfo] = []
-    for node in picked:
-        if obstacle := simulate(node, board, scene.budgets, scene.settings.most_grace, sizes):
-            reasons[node.name] = obstacle
-            board.open(node.name, closed[node.name])
-        else:
-            going.append(node)
+    candidates = _candidates(frame, scene, postponed, removals, reasons)
+    load = max(peak(state, now, settings.window), signals.load or 0)
+    going = _chosen(candidates, frame, signals, load, allowed, frozenset(removals), scene, survivors, reasons)
     why = f"{signals.describe()}, below {settings.lower:g} for {now - (state.below_since or now):.0f} s"
     started = tuple(
         Removal(n.name, settings.name, n.instance or n.name, n.cpu, Phase.MARKED, now, now, why) for n in going
@@ -115,6 +105,8 @@ def _candidates(
             continue
         if node.keep:
             reasons[node.name] = "its owner forbids its removal"
+        elif node.marked:
+            reasons[node.name] = "headgate's mark of another removal is still on it"
         elif node.unschedulable:
             reasons[node.name] = "somebody else cordoned it"
         elif (until := postponed.get(node.name)) is not None and scene.now < until[0]:
@@ -131,30 +123,71 @@ def _candidates(
     return found
 
 
-def _projected(
-    candidates: Sequence[NodeInfo], frame: Frame, signals: Signals, highest: int, allowed: int, reasons: dict[str, str]
+def _chosen(
+    candidates: Sequence[NodeInfo],
+    frame: Frame,
+    signals: Signals,
+    load: int,
+    allowed: int,
+    leaving: frozenset[str],
+    scene: Scene,
+    survivors: Sequence[NodeInfo],
+    reasons: dict[str, str],
 ) -> list[NodeInfo]:
-    """As many as leave the window's peak below the target utilisation, and the group above its minimum."""
-    picked: list[NodeInfo] = []
-    gone = 0
-    load = max(highest, signals.load or 0)
+    """The first of the candidates that can go together: by the projection, the allocator and the simulated drains.
+
+    The allocator is asked about the first few, for the sizes that the drains of all are simulated with, and again when
+    others than these turn out to be drainable.
+    """
+    first: list[NodeInfo] = []
     for node in candidates:
-        if len(picked) >= allowed:
+        if len(first) < allowed and not _too_tight(node, first, frame, signals, load):
+            first.append(node)
+    asked, sizes = _shadowed(first, leaving, scene, reasons)
+    if first and not asked:
+        return []
+    board = Board(place(n, sizes) for n in survivors)
+    going: list[NodeInfo] = []
+    for node in candidates:
+        if len(going) >= (len(asked) if asked else allowed):
             break
-        left = frame.kept - gone - node.cpu
-        if not frame.spare(len(picked) + 1, gone + node.cpu):
-            reasons[node.name] = "the group would fall below its minimum"
-        elif left <= 0 and (signals.shortage or any(n.serving for n in frame.ready)):
-            reasons[node.name] = "it is the last one and pods are served"
-        elif left > 0 and load >= frame.settings.target * left:
-            reasons[node.name] = (
-                f"the window's peak of {format_cpu(load)} CPUs would be {load / left:.2f} of what remains, "
-                f"at most {frame.settings.target:g}"
-            )
+        if why := _too_tight(node, going, frame, signals, load):
+            reasons[node.name] = why
+            continue
+        start, pods = board.mark(), board.close(node.name)
+        why = _without_room(node, signals, board)
+        why = why or simulate(node, board, scene.budgets, scene.settings.most_grace, sizes)
+        if why:
+            reasons[node.name] = why
+            board.undo(start)
+            board.open(node.name, pods)
         else:
-            picked.append(node)
-            gone += node.cpu
-    return picked
+            going.append(node)
+    return going if going == asked else _shadowed(going, leaving, scene, reasons)[0]
+
+
+def _without_room(node: NodeInfo, signals: Signals, board: Board) -> str:
+    """The resize that waits for the room that `node` has: without it, it would ask for a new one. Empty: none."""
+    for resize in signals.movable:
+        if resize.home != node.name and board.put(resize.pod, resize.pod.cpu, beside=resize.home) is None:
+            return f"{resize.describe()}, no other has"
+    return ""
+
+
+def _too_tight(node: NodeInfo, going: Sequence[NodeInfo], frame: Frame, signals: Signals, load: int) -> str:
+    """Why the group cannot do without `node` and those that go already; empty: the load fits on what remains."""
+    gone = sum(n.cpu for n in going) + node.cpu
+    left = frame.kept - gone
+    if not frame.spare(len(going) + 1, gone):
+        return "the group would fall below its minimum"
+    if left <= 0 and (signals.shortage or any(n.serving for n in frame.ready)):
+        return "it is the last one and pods are served"
+    if left > 0 and load >= frame.settings.target * left:
+        return (
+            f"the window's peak of {format_cpu(load)} CPUs would be {load / left:.2f} of what remains, "
+            f"at most {frame.settings.target:g}"
+        )
+    return ""
 
 
 def _shadowed(

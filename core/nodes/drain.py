@@ -103,13 +103,17 @@ class Board:
             put[name] = put.get(name, 0) + cpu
         return put
 
-    def put(self, pod: PodInfo, cpu: int) -> str | None:
-        """Put `pod` with `cpu` millicores where least is left over. The node's name; None: it fits nowhere."""
+    def put(self, pod: PodInfo, cpu: int, beside: str = "") -> str | None:
+        """Put `pod` with `cpu` millicores where least is left over, not on `beside`. The node's name; None: it fits
+        nowhere.
+        """
         if not self.places:
             return None
         fits = self._admitting(pod) & (self.cpu >= cpu) & (self.memory >= pod.memory) & (self.pods > 0)
         if pod.exclusive:
             fits = fits & np.array([not (pod.exclusive & keys) for keys in self.keys])
+        if beside in self._index:
+            fits[self._index[beside]] = False
         index = int(np.argmin(np.where(fits, self.cpu, UNLIMITED)))
         if not fits[index]:
             return None

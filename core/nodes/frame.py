@@ -12,6 +12,9 @@ from headgate.core.nodes.state import GroupState, Phase, Removal
 from headgate.core.providers import Instance, InstanceState, NodeTemplate
 from headgate.core.units import format_cpu, format_duration
 
+NAMELESS = ""
+"""Among the machines that were given up: some without a name."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -57,6 +60,13 @@ class Frame:
         """Millicores that upcoming machines will bring."""
         return self.upcoming * self.template.cpu if self.template else 0
 
+    @property
+    def machines_cpu(self) -> int:
+        """Millicores of all machines that the target counts, whether pods may be put on them or not."""
+        absent = self.upcoming + len(self.late) + len(self.stuck) + self.overdue
+        each = self.template.cpu if self.template else 0
+        return sum(n.cpu for n in (*self.ready, *self.unready)) + absent * each
+
     def spare(self, removed: int = 0, removed_cpu: int = 0) -> bool:
         """Whether it may lose `removed` machines of `removed_cpu` millicores besides those on their way out."""
         left = self.target - self.leaving - removed
@@ -85,7 +95,8 @@ def build(
     ready = tuple(n for n in standing if n.ready)
 
     names = {i.name for i in live}
-    joined = frozenset((state.joined & names) | {i.name for i in live if (n := node_of.get(i.name)) and n.ready})
+    # A machine that has lost its node is one that is yet to join: it serves nothing, and is taken back in the end.
+    joined = frozenset(name for name in names if (n := node_of.get(name)) and (n.ready or name in state.joined))
     waiting = {i.name: state.waiting.get(i.name, now) for i in live if i.name not in joined}
     nameless = max(0, view.group.target - len(live))
     nameless_since = None if not nameless else state.nameless_since if state.nameless_since is not None else now
@@ -124,9 +135,13 @@ def build(
 
 
 def clean_up(frame: Frame, state: GroupState, now: float) -> tuple[GroupState, list[Cancel | Delete], list[str]]:
-    """Take back machines that never came, as far as the minimum allows, and hold the group back for a while."""
+    """Take back machines that never came, as far as the minimum allows, and hold the group back for a while.
+
+    One that has to stay holds it back once, not for as long as it stays: another must come before it can go.
+    """
     if not frame.late and not frame.overdue:
-        return state, [], [f"{name} did not join in time, but its node has pods: left alone" for name in frame.stuck]
+        reasons = [f"{name} did not join in time, but its node has pods: left alone" for name in frame.stuck]
+        return replace(state, given_up=frozenset()), [], reasons
     actions: list[Cancel | Delete] = []
     reasons = [f"{name} did not join in time, but its node has pods: left alone" for name in frame.stuck]
     room = max(0, frame.target - frame.leaving - frame.minimum)
@@ -138,7 +153,7 @@ def clean_up(frame: Frame, state: GroupState, now: float) -> tuple[GroupState, l
             room -= 1
             actions.append(Delete(frame.settings.name, instance.name, None, f"{instance.name} {why}"))
         else:
-            reasons.append(f"{instance.name} {why}; the group is at its minimum, its provider has to replace it")
+            reasons.append(f"{instance.name} {why}; the group is at its minimum, another has to come first")
     if frame.overdue:
         count = min(room, frame.overdue)
         why = f"{frame.overdue} machines did not come within {timeout}"
@@ -148,7 +163,10 @@ def clean_up(frame: Frame, state: GroupState, now: float) -> tuple[GroupState, l
         else:
             reasons.append(f"{why}; the group is at its minimum")
     reasons += [action.why for action in actions]
-    return back_off(state, frame.settings, now), actions, reasons
+    late = frozenset(instance.name for instance in frame.late) | ({NAMELESS} if frame.overdue else set())
+    if late - state.given_up or any(isinstance(action, Cancel) for action in actions):
+        state = back_off(state, frame.settings, now)
+    return replace(state, given_up=late), actions, reasons
 
 
 def back_off(state: GroupState, settings: GroupSettings, now: float) -> GroupState:

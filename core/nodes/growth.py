@@ -45,7 +45,10 @@ def by_threshold(frame: Frame, signals: Signals, state: GroupState, now: float) 
 
 def by_shortage(frame: Frame, signals: Signals, state: GroupState, now: float) -> Want:
     """Nodes for demand that no grant covers and for resizes that the kubelets defer or call infeasible."""
-    hopeless = tuple(f"no node of the group could hold it: {what}" for what in signals.hopeless)
+    hopeless = (
+        *(f"no node of the group could hold it: {what}" for what in signals.hopeless),
+        *(resize.describe() for resize in signals.movable),
+    )
     if state.shortage_since is None:
         return Want(0, hopeless)
     what = f"{format_cpu(signals.shortage)} CPUs are wanted and not granted"
@@ -95,9 +98,7 @@ def for_pending(
     First-fit decreasing over the groups' templates; the group with the highest priority that fits takes a pod, and of
     equal ones the one whose node leaves least unused. Pods of negative priority (placeholders) ask for nothing.
     """
-    waiting = [
-        p for p in pending if p.priority >= 0 and not p.daemon and now - p.created >= settings.pending_after and p.cpu
-    ]
+    waiting = [p for p in pending if p.priority >= 0 and not p.daemon and now - p.created >= settings.pending_after]
     if not waiting:
         return PendingPlan()
     upcoming = [
@@ -162,7 +163,7 @@ def headroom(frame: Frame, settings: NodeSettings, total: int, total_cpu: int) -
     """Nodes that the group may still get, and the limit that says so. `total` and `total_cpu` are of all groups."""
     own = frame.settings
     each = frame.template.cpu if frame.template else 0
-    here = frame.capacity + frame.upcoming_cpu
+    here = frame.machines_cpu
     limits = [(frame.maximum - frame.target, f"its maximum of {frame.maximum} nodes")]
     if own.maximum_cpu is not None and each:
         limits.append(((own.maximum_cpu - here) // each, f"its maximum of {format_cpu(own.maximum_cpu)} CPUs"))
@@ -176,9 +177,13 @@ def headroom(frame: Frame, settings: NodeSettings, total: int, total_cpu: int) -
 
 
 def to_minimum(frame: Frame) -> Want:
-    """Nodes that the group lacks of its minimum, in nodes and in CPUs."""
-    missing = frame.minimum - frame.target
-    reasons = [f"{frame.target} machines, its minimum is {frame.minimum}"] if missing > 0 else []
+    """Nodes that the group lacks of its minimum, in nodes and in CPUs.
+
+    A machine that never came does not count: at the minimum it can only be taken back once another is asked for.
+    """
+    missing = frame.minimum - (frame.target - len(frame.late))
+    lost = f", {len(frame.late)} of them never came" if frame.late else ""
+    reasons = [f"{frame.target} machines{lost}, its minimum is {frame.minimum}"] if missing > 0 else []
     short = frame.settings.minimum_cpu - frame.capacity - frame.upcoming_cpu
     if short > 0 and frame.template:
         missing = max(missing, math.ceil(short / frame.template.cpu))

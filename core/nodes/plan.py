@@ -34,6 +34,8 @@ class _Draft:
     reasons: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     added: dict[str, int] = field(default_factory=dict)
+    wanted: dict[str, int] = field(default_factory=dict)
+    """Nodes that each group is short of, whether it may have them or not."""
     nodes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     frozen: str = ""
@@ -58,6 +60,7 @@ def plan_nodes(
         draft.reasons[group] = []
     _observe(draft, settings, cluster, now)
     draft.frozen = _freeze(draft, settings, cluster)
+    _clean_up(draft, now)
     needed = _grow(draft, settings, cluster, now)
     _shrink(draft, settings, cluster, now, shadow, needed)
     final = State(draft.states, draft.removals, draft.postponed)
@@ -89,9 +92,6 @@ def _observe(draft: _Draft, settings: NodeSettings, cluster: Cluster, now: float
             continue
         own = {n: r for n, r in draft.removals.items() if r.group == name}
         state, frame = build(group, view, members[name], state, own, now)
-        state, actions, reasons = clean_up(frame, state, now)
-        draft.actions += actions
-        draft.reasons[name] += reasons
         signals = measure(frame, cluster.demand.get(name), now, settings.stale)
         draft.states[name] = sustain(state, group, signals, now)
         draft.frames[name], draft.signals[name] = frame, signals
@@ -106,12 +106,22 @@ def _freeze(draft: _Draft, settings: NodeSettings, cluster: Cluster) -> str:
     return ""
 
 
+def _clean_up(draft: _Draft, now: float) -> None:
+    """Take back what never came. Where hardly anything is Ready that is no fault of the machines."""
+    if draft.frozen:
+        return
+    for name, frame in draft.frames.items():
+        draft.states[name], actions, reasons = clean_up(frame, draft.states[name], now)
+        draft.actions += actions
+        draft.reasons[name] += reasons
+
+
 def _grow(draft: _Draft, settings: NodeSettings, cluster: Cluster, now: float) -> frozenset[str]:
     """Decide the additions. The nodes on their way out that pending pods need instead."""
     if draft.frozen:
         return frozenset()
     total = sum(f.target for f in draft.frames.values())
-    total_cpu = sum(f.capacity + f.upcoming_cpu for f in draft.frames.values())
+    total_cpu = sum(f.machines_cpu for f in draft.frames.values())
     rooms = []
     for name, frame in draft.frames.items():
         most, limit = growth.headroom(frame, settings, total, total_cpu)
@@ -138,6 +148,7 @@ def _grow(draft: _Draft, settings: NodeSettings, cluster: Cluster, now: float) -
         wanted = max(want.count for want in wants)
         if not wanted:
             continue
+        draft.wanted[name] = wanted
         if room.closed:
             draft.reasons[name].append(f"{wanted} more are wanted, but the group {_as_clause(room.closed)}")
             continue
@@ -149,7 +160,7 @@ def _grow(draft: _Draft, settings: NodeSettings, cluster: Cluster, now: float) -
         total += want.count
         total_cpu += want.count * (frame.template.cpu if frame.template else 0)
         draft.added[name] = want.count
-        draft.states[name] = replace(state, added=now)
+        draft.states[name] = replace(state, added=now, nameless_since=None)
         why = "; ".join(reason for w in wants if w.count for reason in w.reasons)
         # What clean_up takes back comes first and lowers the target that this one is compared with.
         seen = frame.target - sum(_taken_back(action, name) for action in draft.actions)
@@ -180,7 +191,7 @@ def _shrink(
     draft: _Draft, settings: NodeSettings, cluster: Cluster, now: float, shadow: Shadow, needed: frozenset[str]
 ) -> None:
     stops = {name: f"{why}" for name, why in draft.refused.items()}
-    stops |= {name: f"{count} nodes more are needed" for name, count in draft.added.items()}
+    stops |= {name: f"{count} nodes more are needed" for name, count in draft.wanted.items()}
     stops |= {
         r.group: "the group is not in the settings any more"
         for r in draft.removals.values()
@@ -207,7 +218,7 @@ def _shrink(
             draft.actions += undo(node, node.group or "", why)
             draft.nodes[node.name] = why
     for name, frame in draft.frames.items():
-        if name in draft.added:
+        if name in draft.wanted:
             continue
         own = {n: r for n, r in draft.removals.items() if r.group == name}
         before = replace(frame, removing=frame.removing | own.keys())

@@ -210,15 +210,21 @@ def _evictions(removal: Removal, node: NodeInfo, scene: Scene, board: Board) -> 
 
 
 def _deleting(removal: Removal, node: NodeInfo | None, scene: Scene) -> Moved:
-    frame = scene.frames.get(removal.group)
-    if frame is None:
+    view = scene.cluster.groups.get(removal.group)
+    if view is None and removal.group not in scene.stops:
         return Moved(removal, "waits where it is: the provider does not answer")
-    view = scene.cluster.groups[removal.group]
-    instance = next((i for i in view.instances if i.name == removal.instance), None)
-    if instance is None or instance.state is InstanceState.DELETING:
+    instance = next((i for i in view.instances if i.name == removal.instance), None) if view is not None else None
+    if view is not None and (instance is None or instance.state is InstanceState.DELETING):
         if node is None:
             return Moved(None, "deleted", deleted=True)
         return Moved(removal, "its machine is being deleted")
+    frame = scene.frames.get(removal.group)
+    if frame is None:
+        # It is somebody else's, or nobody's, and nothing says that its deletion has reached the provider.
+        why = scene.stops[removal.group]
+        return revert(removal, node, why, scene.now) if node is not None else Moved(None, why)
+    if scene.frozen:
+        return Moved(removal, f"waits where it is: {scene.frozen}")
     if node is not None and node.serving:
         # Only a pod that was bound to it by hand gets here: the node is cordoned.
         return Moved(_enter(removal, Phase.DRAINING, scene.now), f"{node.serving[0].name} has come onto it")

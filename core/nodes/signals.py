@@ -8,14 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from headgate.core.nodes.drain import Board, place
 from headgate.core.nodes.frame import Frame
-from headgate.core.nodes.model import GroupDemand, Resize
+from headgate.core.nodes.model import GroupDemand, PodInfo, Resize
 from headgate.core.nodes.settings import GroupSettings
 from headgate.core.nodes.state import GroupState, Peak
 from headgate.core.units import format_cpu
 
 BUCKETS = 20
 """Parts of the window of which only the highest load is kept, so that the state stays small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Movable:
+    """A pod whose resize waits on `home`, and another node that has room for all of it."""
+
+    pod: PodInfo
+    home: str
+    other: str
+
+    def describe(self) -> str:
+        """For a reason."""
+        return f"{self.pod.name} has to move, {self.other} has room for its {format_cpu(self.pod.cpu)} CPUs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,8 @@ class Signals:
     """Millicores of unmet demand and of resizes that their nodes have no room for."""
     hopeless: tuple[str, ...] = ()
     """Resizes that no node of the group could hold."""
+    movable: tuple[Movable, ...] = ()
+    """Resizes that another node has room for: a node more would only be one more to move to."""
 
     @property
     def load(self) -> int | None:
@@ -84,24 +100,33 @@ def measure(frame: Frame, demand: GroupDemand | None, now: float, stale: float) 
         unknown.append(f"no fresh usage of {', '.join(silent[:3])}{more}")
     if "demand" in signals and wanted is None:
         unknown.append("the allocator's demand is not known" if demand is None else "the allocator's demand is stale")
-    shortage, hopeless = _shortage(frame)
+    shortage, hopeless, movable = _shortage(frame)
     if demand is not None and now - demand.time <= stale:
         shortage += demand.unmet
-    return Signals(frame.capacity, {n: loads[n] for n in signals}, tuple(unknown), shortage, hopeless)
+    return Signals(frame.capacity, {n: loads[n] for n in signals}, tuple(unknown), shortage, hopeless, movable)
 
 
-def _shortage(frame: Frame) -> tuple[int, tuple[str, ...]]:
+def _shortage(frame: Frame) -> tuple[int, tuple[str, ...], tuple[Movable, ...]]:
+    """Millicores of resizes that wait for nodes, those that no node could hold, those that a present one could.
+
+    A pod does not follow a node that is added for it: it has to be moved, and then any node with room will do. Counting
+    it on would add nodes up to the maximum.
+    """
+    waiting = [(pod, node.name) for node in frame.ready for pod in node.pods if pod.shortage]
+    if not waiting:
+        return 0, (), ()
     short, hopeless = 0, []
+    movable: list[Movable] = []
     most = None if frame.template is None else frame.template.cpu - frame.daemons
-    for node in frame.ready:
-        for pod in node.pods:
-            if not pod.shortage:
-                continue
-            if pod.resize is Resize.INFEASIBLE and most is not None and pod.cpu > most:
-                hopeless.append(f"{pod.name} wants {format_cpu(pod.cpu)}, a new node offers {format_cpu(most)}")
-            else:
-                short += pod.shortage
-    return short, tuple(hopeless)
+    board = Board(place(n, {}) for n in frame.ready if not n.unschedulable and n.name not in frame.removing)
+    for pod, home in sorted(waiting, key=lambda found: (-found[0].cpu, found[0].name)):
+        if most is not None and pod.cpu > most and pod.resize is Resize.INFEASIBLE:
+            hopeless.append(f"{pod.name} wants {format_cpu(pod.cpu)}, a new node offers {format_cpu(most)}")
+        elif (other := board.put(pod, pod.cpu, beside=home)) is not None:
+            movable.append(Movable(pod, home, other))
+        else:
+            short += pod.shortage
+    return short, tuple(hopeless), tuple(movable)
 
 
 def sustain(state: GroupState, settings: GroupSettings, signals: Signals, now: float) -> GroupState:

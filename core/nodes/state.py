@@ -75,6 +75,8 @@ class GroupState:
     """Machines whose node was Ready at least once."""
     nameless_since: float | None = None
     """Since when the provider owes machines that have no name yet."""
+    given_up: frozenset[str] = frozenset()
+    """Machines that never came and for which the group was held back already."""
 
     def unwatched(self) -> GroupState:
         """After a time in which nobody looked: what held before it need not have held ever since."""
@@ -94,7 +96,7 @@ class State:
         """As JSON values."""
         groups = {}
         for name, group in self.groups.items():
-            groups[name] = asdict(group) | {"joined": sorted(group.joined)}
+            groups[name] = asdict(group) | {"joined": sorted(group.joined), "given_up": sorted(group.given_up)}
         removals = {n: asdict(r) | {"phase": r.phase.value} for n, r in self.removals.items()}
         return {
             "format": FORMAT,
@@ -127,6 +129,7 @@ def _group(data: Mapping[str, Any]) -> GroupState:
             **data,
             "peaks": tuple(Peak(**peak) for peak in data["peaks"]),
             "joined": frozenset(data["joined"]),
+            "given_up": frozenset(data.get("given_up", ())),
             "waiting": dict(data["waiting"]),
         }
     )

@@ -76,6 +76,18 @@ def test_a_cordon_is_noted_and_only_such_a_one_is_undone(cluster: Cluster, host:
     assert node(cluster)["spec"]["unschedulable"] is True, "somebody else cordoned it"
 
 
+def test_a_cordon_that_somebody_has_undone_leaves_no_note_for_the_next(cluster: Cluster, host: KubernetesNodes) -> None:
+    host.mark("n1")
+    host.cordon("n1")
+    cluster.client.patch("nodes", "n1", "", {"spec": {"unschedulable": None}})  # kubectl uncordon
+    host.unmark("n1")
+    assert keys(cluster) == ["gpu"]
+    assert CORDONED not in (node(cluster)["metadata"].get("annotations") or {})
+    cluster.client.patch("nodes", "n1", "", {"spec": {"unschedulable": True}})  # kubectl cordon
+    host.uncordon("n1")
+    assert node(cluster)["spec"]["unschedulable"] is True, "it is theirs"
+
+
 def test_a_step_on_a_node_or_pod_that_is_gone_is_done(cluster: Cluster) -> None:
     host = host_of(cluster)
     for step in (host.mark, host.unmark, host.cordon, host.uncordon):

@@ -69,7 +69,9 @@ def test_headgates_own_marks_are_told_from_others() -> None:
     assert ours.taints == (Taint("gpu", "yes"),), "what the cordon itself adds says nothing more"
     theirs = node({"unschedulable": True})
     assert (theirs.unschedulable, theirs.cordoned_by_us) == (True, False)
-    assert not node({}, {CORDONED: "true"}).cordoned_by_us, "somebody uncordoned it and left the note"
+    left = node({}, {CORDONED: "true"})
+    assert not left.cordoned_by_us, "somebody uncordoned it and left the note"
+    assert left.marked, "the note is to be taken off, or somebody's next cordon would be taken for ours"
 
 
 @pytest.mark.parametrize("key", ["cluster-autoscaler.kubernetes.io/scale-down-disabled", "karpenter.sh/do-not-disrupt"])

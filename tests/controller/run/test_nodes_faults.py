@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from headgate.core.nodes.model import PodDisruptionBudget, PodInfo
+from headgate.core.nodes.model import PodDisruptionBudget, PodInfo, Resize
 from headgate.core.providers import InstanceState, NoCapacity, ProviderError, Refused, Unavailable
 
 from .nodes_bench import MAXIMUM, Bench, bench
@@ -43,6 +43,7 @@ class Trouble(RuleBasedStateMachine):
         self.broken: dict[str, ProviderError] = {}
         self.it.world.fault = lambda call, group: self.broken.get(call)
         self.count = 0
+        self.cordoned: set[str] = set()
 
     @rule(turns=st.integers(1, 12), share=st.sampled_from([0.0, 0.1, 0.3, 0.6, 0.9, 1.0]))
     def time_passes(self, turns: int, share: float) -> None:
@@ -99,6 +100,24 @@ class Trouble(RuleBasedStateMachine):
             name = f"ns/new{self.count}-0"
             self.it.world.pods[name] = PodInfo(name, cpu, None, created=self.it.world.now, labels=labels)
 
+    @rule(index=st.integers(0, 9), more=st.sampled_from([500, 2000, 5000]), kind=st.sampled_from(Resize))
+    def a_resize_waits(self, index: int, more: int, kind: Resize) -> None:
+        if names := sorted(name for name, pod in self.it.world.pods.items() if pod.node):
+            name = names[index % len(names)]
+            pod = self.it.world.pods[name]
+            self.it.world.pods[name] = replace(pod, cpu=pod.cpu + more, allocated=pod.cpu, resize=kind)
+
+    @rule(index=st.integers(0, 9))
+    def somebody_cordons_a_node(self, index: int) -> None:
+        if names := sorted(name for name, node in self.it.world.nodes.items() if not node.unschedulable):
+            name = names[index % len(names)]
+            self.it.world.nodes[name] = replace(self.it.world.nodes[name], unschedulable=True)
+            self.cordoned.add(name)
+
+    @rule(owner=st.sampled_from([None, "Cluster Autoscaler"]))
+    def somebody_else_takes_the_group_over_or_gives_it_back(self, owner: str | None) -> None:
+        self.it.world.groups_["pool"].owner = owner
+
     @rule(allowed=st.integers(0, 2))
     def a_disruption_budget_changes(self, allowed: int) -> None:
         self.it.world.budgets = [PodDisruptionBudget("a", "ns", {"app": "a"}, allowed)]
@@ -107,21 +126,32 @@ class Trouble(RuleBasedStateMachine):
     def nothing_is_deleted_undrained_and_limits_hold(self) -> None:
         if hasattr(self, "it"):
             self.it.check()
+            there = self.cordoned & self.it.world.nodes.keys()
+            assert all(self.it.world.nodes[name].unschedulable for name in there)
 
     def teardown(self) -> None:
-        """When all is well again nothing stays half done, and every pod that any node could hold has one."""
+        """When all is well again nothing stays half done, every pod that any node could hold has one, and it rests."""
         if not hasattr(self, "it"):
             return
         it, world = self.it, self.it.world
         it.crash_at = -1
         self.broken.clear()
         world.provision, world.metrics, world.budgets = (lambda: 60.0), True, []
-        world.nodes = {name: replace(node, ready=True) for name, node in world.nodes.items()}
+        world.groups_["pool"].owner = None
+        for name, node in world.nodes.items():
+            closed = node.unschedulable and node.cordoned_by_us
+            world.nodes[name] = replace(node, ready=True, unschedulable=closed)
         if world.pods and world.nodes:
             it.load(0.1)
         it.until("rest", lambda: world.now > self._settled() and it.phase() is None and it.calm(), turns=600)
         it.check()
         assert all(pod.node for pod in world.pods.values()) or it.target == MAXIMUM
+        taken = it.steps
+        for _ in range(60):
+            it.turn()
+            it.check()
+        # Each turn is written down, which is one step begun and one done.
+        assert it.steps == taken + 2 * 60, it.nodes.view
 
     def _settled(self) -> float:
         """Nothing waits for so long: the longest timeout, and then a backoff."""
