@@ -154,23 +154,25 @@ def _chosen(
         if why := _too_tight(node, going, frame, signals, load):
             reasons[node.name] = why
             continue
-        start, pods = board.mark(), board.close(node.name)
-        why = _without_room(node, signals, board)
+        pods = board.close(node.name)
+        why = _without_room({node.name, *(n.name for n in going)}, signals, survivors)
         why = why or simulate(node, board, scene.budgets, scene.settings.most_grace, sizes)
         if why:
             reasons[node.name] = why
-            board.undo(start)
             board.open(node.name, pods)
         else:
             going.append(node)
     return going if going == asked else _shadowed(going, leaving, scene, reasons)[0]
 
 
-def _without_room(node: NodeInfo, signals: Signals, board: Board) -> str:
-    """The resize that waits for the room that `node` has: without it, it would ask for a new one. Empty: none."""
+def _without_room(leaving: set[str], signals: Signals, survivors: Sequence[NodeInfo]) -> str:
+    """The resize that would ask for a new node once these are gone, found as `measure` finds it. Empty: none."""
+    if not signals.movable:
+        return ""
+    board = Board(place(n, {}) for n in survivors if n.name not in leaving)
     for resize in signals.movable:
-        if resize.home != node.name and board.put(resize.pod, resize.pod.cpu, beside=resize.home) is None:
-            return f"{resize.describe()}, no other has"
+        if board.put(resize.pod, resize.pod.cpu, beside=resize.home) is None:
+            return f"{resize.describe()}, what would remain has not"
     return ""
 
 

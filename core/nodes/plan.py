@@ -72,6 +72,7 @@ def plan_nodes(
 
 
 def _observe(draft: _Draft, settings: NodeSettings, cluster: Cluster, now: float) -> None:
+    survivors = _survivors(cluster, draft.removals)
     members: dict[str, list[NodeInfo]] = {g.name: [] for g in settings.groups}
     for node in cluster.nodes:
         if node.group in members:
@@ -92,7 +93,7 @@ def _observe(draft: _Draft, settings: NodeSettings, cluster: Cluster, now: float
             continue
         own = {n: r for n, r in draft.removals.items() if r.group == name}
         state, frame = build(group, view, members[name], state, own, now)
-        signals = measure(frame, cluster.demand.get(name), now, settings.stale)
+        signals = measure(frame, cluster.demand.get(name), survivors, now, settings.stale)
         draft.states[name] = sustain(state, group, signals, now)
         draft.frames[name], draft.signals[name] = frame, signals
 

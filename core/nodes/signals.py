@@ -5,12 +5,12 @@ Never what was allocated: an allocator that hands out its whole budget sits at 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from headgate.core.nodes.drain import Board, place
 from headgate.core.nodes.frame import Frame
-from headgate.core.nodes.model import GroupDemand, PodInfo, Resize
+from headgate.core.nodes.model import GroupDemand, NodeInfo, PodInfo, Resize
 from headgate.core.nodes.settings import GroupSettings
 from headgate.core.nodes.state import GroupState, Peak
 from headgate.core.units import format_cpu
@@ -72,8 +72,11 @@ class Signals:
         return f"utilisation {self.utilisation:.2f} ({of})" if self.utilisation is not None else of
 
 
-def measure(frame: Frame, demand: GroupDemand | None, now: float, stale: float) -> Signals:
-    """The signals of a group at `now`; metrics older than `stale` seconds are not known.
+def measure(
+    frame: Frame, demand: GroupDemand | None, survivors: Sequence[NodeInfo], now: float, stale: float
+) -> Signals:
+    """The signals of a group at `now`; metrics older than `stale` seconds are not known. `survivors`: nodes of all
+    groups that stay.
 
     usage: CPU used on Ready nodes. requests: committed CPU of pods that headgate does not size, and the floors of those
     that it does. demand: the former, and what the allocator wants for the latter before its budget cuts it.
@@ -100,13 +103,13 @@ def measure(frame: Frame, demand: GroupDemand | None, now: float, stale: float) 
         unknown.append(f"no fresh usage of {', '.join(silent[:3])}{more}")
     if "demand" in signals and wanted is None:
         unknown.append("the allocator's demand is not known" if demand is None else "the allocator's demand is stale")
-    shortage, hopeless, movable = _shortage(frame)
+    shortage, hopeless, movable = _shortage(frame, survivors)
     if demand is not None and now - demand.time <= stale:
         shortage += demand.unmet
     return Signals(frame.capacity, {n: loads[n] for n in signals}, tuple(unknown), shortage, hopeless, movable)
 
 
-def _shortage(frame: Frame) -> tuple[int, tuple[str, ...], tuple[Movable, ...]]:
+def _shortage(frame: Frame, survivors: Sequence[NodeInfo]) -> tuple[int, tuple[str, ...], tuple[Movable, ...]]:
     """Millicores of resizes that wait for nodes, those that no node could hold, those that a present one could.
 
     A pod does not follow a node that is added for it: it has to be moved, and then any node with room will do. Counting
@@ -118,7 +121,7 @@ def _shortage(frame: Frame) -> tuple[int, tuple[str, ...], tuple[Movable, ...]]:
     short, hopeless = 0, []
     movable: list[Movable] = []
     most = None if frame.template is None else frame.template.cpu - frame.daemons
-    board = Board(place(n, {}) for n in frame.ready if not n.unschedulable and n.name not in frame.removing)
+    board = Board(place(n, {}) for n in survivors)
     for pod, home in sorted(waiting, key=lambda found: (-found[0].cpu, found[0].name)):
         if most is not None and pod.cpu > most and pod.resize is Resize.INFEASIBLE:
             hopeless.append(f"{pod.name} wants {format_cpu(pod.cpu)}, a new node offers {format_cpu(most)}")
