@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 _BLOCK = 256  # minutes that are stored together
 LONGEST = 10_000_000
 """Minutes, 19 years: a longer trace is a mistake in one of its times."""
+MOST = 1e7
+"""Requests in a minute of a pipeline: each is simulated, and a minute of more would not fit in memory."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from headgate.controller.backtest.grid import LONGEST, Grid, Trace
+from headgate.controller.backtest.grid import LONGEST, MOST, Grid, Trace
 from headgate.core.config import SettingsError
 
 _STEP = 60.0
@@ -88,7 +88,7 @@ def _values(path: str, name: str, series: Any) -> tuple[np.ndarray[Any, np.dtype
             time, count = float(pair[0]), float(pair[1])
         except (TypeError, ValueError, LookupError):
             time = count = math.nan
-        if not (math.isfinite(time) and 0 <= count <= 1e9):
+        if not (math.isfinite(time) and 0 <= count <= MOST):
             raise SettingsError(f"{path}: series {name!r}, values[{index}]: {pair!r} is not [time, requests]")
         times.append(time)
         counts.append(count)

@@ -15,7 +15,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from headgate.controller.backtest.grid import LONGEST, Grid, Trace
+from headgate.controller.backtest.grid import LONGEST, MOST, Grid, Trace
 from headgate.core.config import SettingsError
 
 COLUMNS = ("minute", "pipeline", "requests", "day")
@@ -120,7 +120,7 @@ def _batch(
     whole = f"a whole number from 0 to {2**40}"
     all_days = numbers("day", whole, 2**40).astype(np.int64)
     minutes = numbers("minute", whole, 2**40).astype(np.int64)
-    requests = numbers("requests", "a number of 0 or more (at most 1e9 a minute)", 1e9)
+    requests = numbers("requests", f"a number of 0 or more (at most {MOST:g} a minute)", MOST)
     names = [name.strip() for name in columns[at["pipeline"] or 0]]
     if "" in names:
         raise SettingsError(f"{path}:{line + names.index('')}: the pipeline has no name")

@@ -56,6 +56,7 @@ def test_own_headings(tmp_path: Path) -> None:
         ("0,a,1\n1,a,many\n", ":3: requests 'many' is not a number of 0 or more"),
         ("0,a,1\n1,a,nan\n", ":3: requests 'nan' is not"),
         ("0,a,1\n1,a,inf\n", ":3: requests 'inf' is not"),
+        ("0,a,1\n1,a,2e7\n", ":3: requests '2e7' is not a number of 0 or more (at most 1e+07 a minute)"),
         ("0,a,1\n1.5,a,2\n", ":3: minute '1.5' is not a whole number"),
         ("0,a,1\n-1,a,2\n", ":3: minute '-1' is not a whole number"),
         ("0,a,1\n1,a\n", ":3: has 2 fields, the header has 3"),
