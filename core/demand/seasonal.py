@@ -55,7 +55,8 @@ class Seasonal:
             state = self._learn(state, phase)
         inner, since, profile, latest, visits, _, requests, seconds = state
         if seen.time - since >= self.period:
-            inner = self.inner.update(inner, seen._replace(window=window * max(profile[phase], 0.02)))
+            exposure = window * max(profile[phase], 0.02)
+            inner = self.inner.update(inner, Seen(seen.pipeline, seen.time, exposure, seen.requests, seen.outcome))
         return SeasonalState(inner, since, profile, latest, visits, phase, requests + seen.requests, seconds + window)
 
     def _learn(self, state: SeasonalState, following: int) -> SeasonalState:

@@ -40,4 +40,7 @@ class Best:
         """Index of the outlook that is followed now."""
         losses = [outlook.loss(s) for outlook, s in zip(self.outlooks, state, strict=True)]
         limit = min(losses) * (1.0 + self.tolerance)
-        return next(i for i, loss in enumerate(losses) if loss <= limit)
+        for index, loss in enumerate(losses):
+            if loss <= limit:
+                return index
+        return 0
