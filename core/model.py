@@ -131,6 +131,8 @@ class Demand:
     """Requests already waiting."""
     cpu_seconds_per_request_sd: float = 0.0
     """Standard deviation of the estimate of `cpu_seconds_per_request`; 0: taken as known."""
+    arrival_cv: float = 1.0
+    """Coefficient of variation of the time between arrivals; 1: Poisson, more: they come in bursts."""
     basis: Basis = "requests"
     """With "cpu" a request stands for a piece of work of any size: only the offered load means something, no SLO."""
 

@@ -33,6 +33,7 @@ class Wants:
     """Requests waiting already."""
     known: Bools
     """Whether there is data at all; where not, the other columns are 0."""
+    arrival_cv: Floats | float = 1.0
     basis: Sequence[Basis] = ()
     """What each is known by; empty: all by requests that were counted."""
 
@@ -52,19 +53,20 @@ class Wants:
             if isinstance(demand, Demand):
                 given = demand.arrival_rates
                 rates.append(given if given and len(given) == most else _resample(name, given, most))
-                others.append((demand.cpu_seconds_per_request, demand.service_cv, demand.queue))
+                others.append((demand.cpu_seconds_per_request, demand.service_cv, demand.queue, demand.arrival_cv))
             else:
                 rates.append(nothing)
-                others.append((0.0, 1.0, 0.0))
+                others.append((0.0, 1.0, 0.0, 1.0))
             known.append(isinstance(demand, Demand))
         basis = tuple([d.basis if isinstance(d, Demand) else "requests" for d in found])
-        service_time, service_cv, queue = np.array(others, dtype=np.float64).reshape(-1, 3).T.copy()
+        service_time, service_cv, queue, arrival_cv = np.array(others, dtype=np.float64).reshape(-1, 4).T.copy()
         wants = cls(
             arrivals=np.array(rates, dtype=np.float64).reshape(-1, most),
             service_time=service_time,
             service_cv=service_cv,
             queue=queue,
             known=np.array(known, dtype=np.bool_),
+            arrival_cv=arrival_cv,
             basis=basis if set(basis) - {"requests"} else (),
         )
         wants.check(names)
@@ -84,6 +86,7 @@ class Wants:
             "CPU seconds per request": self.service_time,
             "service_cv": self.service_cv,
             "queue": self.queue,
+            "arrival_cv": np.asarray(self.arrival_cv),
             "offered load": self.load,
         }
         for what, values in parts.items():

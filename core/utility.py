@@ -51,6 +51,7 @@ def _within(problem: Problem, rows: Ints) -> Curve:
         service_cv=wants.service_cv[rows],
         queue=wants.queue[rows],
         parallel_fraction=limits.parallel[rows],
+        arrival_cv=wants.arrival_cv[rows] if isinstance(wants.arrival_cv, np.ndarray) else wants.arrival_cv,
     )
     curves = Curves.of(wants.arrivals[rows], traffic, limits.latency[rows])
     return lambda grants: curves(grants / MILLI)

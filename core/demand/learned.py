@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from headgate.core.demand.arrivals import Counter, CounterState, known
+from headgate.core.demand.bursts import Bursts, BurstsState
 from headgate.core.demand.cost import Cost, CostState
 from headgate.core.demand.forecast import Forecaster, Holt, Level
 from headgate.core.demand.margin import Margin, Outlook
@@ -36,6 +37,7 @@ class LearnedState(NamedTuple):
     outlook: Any = None
     cost: CostState | None = None
     service_cv: float = 1.0
+    bursts: BurstsState | None = None
     usage: UsageState | None = None
     """What the CPU in use says, as long as no requests are counted."""
 
@@ -50,6 +52,7 @@ class Learned:
     outlook: Outlook
     counter: Counter
     cost: Cost = field(default_factory=Cost)
+    bursts: Bursts = field(default_factory=Bursts)
     stale: float = 10.0
     queued: bool = True
     """Whether what waits now still waits when a decision takes effect; not so where moves take longer than queues."""
@@ -67,6 +70,7 @@ class Learned:
             self.outlook.update(state.outlook, seen),
             self.cost.update(state.cost, sample),
             state.service_cv if cv is None else cv,
+            self.bursts.update(state.bursts, seen),
             None if counts else self._usage.update(state.usage, sample),
         )
 
@@ -100,6 +104,7 @@ class Learned:
             service_cv=state.service_cv,
             queue=(counter.queue or 0.0) if self.queued else 0.0,
             cpu_seconds_per_request_sd=cost.deviation,
+            arrival_cv=self.bursts.variation(state.bursts),
         )
 
     def _by_usage(self, state: LearnedState, usage: UsageState, now: float) -> Demand | None:

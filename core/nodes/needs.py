@@ -60,6 +60,7 @@ def _by_slo(of: Sequence[tuple[Pipeline, Demand]]) -> list[float]:
         service_cv=column([d.service_cv for _, d in of]),
         queue=column([d.queue for _, d in of]),
         parallel_fraction=column([p.parallel_fraction for p, _ in of]),
+        arrival_cv=column([d.arrival_cv for _, d in of]),
     )
     latency = column([p.slo.latency if p.slo else math.inf for p, _ in of])
     share = column([p.slo.percentile / 100 if p.slo else 0.0 for p, _ in of])
