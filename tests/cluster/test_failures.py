@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -292,6 +293,26 @@ def test_pods_of_a_component_that_was_taken_out_count_until_they_are_gone(cluste
     cluster.kubelets.default.deaf = False
     it.reach(a=700, b=1300)
     it.recorder.check(2000)
+
+
+def test_the_router_of_a_graph_that_was_deleted_counts_until_it_is_gone(cluster: Cluster) -> None:
+    it = Turns(cluster, b=make.guaranteed("500m"))
+    rules = {"total": "2", "mode": "Apply", "pipelines": [{"graphs": ["g"]}, {"selector": {}}]}
+    it.budget = replace(it.budget, spec=BudgetSpec.model_validate(rules))
+    nodes = {"root": {"routerType": "Sequence", "steps": [{"serviceName": "b"}]}}
+    meta = {"name": "g", "namespace": "models"}
+    spec = {"nodes": nodes, "resources": make.guaranteed("700m")}
+    graph = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "InferenceGraph", "metadata": meta, "spec": spec}
+    cluster.client.create("inferencegraphs", graph)
+    cluster.settle()
+    assert dict(it.observe().granted) == {"models/b": 500, "models/g/router": 700}
+    cluster.kubelets.default.deaf = True
+    cluster.client.delete("inferencegraphs", "g", "models")
+    cluster.settle()
+    assert it.turn(b=2000).pending.keys() == {"models/b"}
+    cluster.kubelets.default.deaf = False
+    it.reach(b=2000)
+    assert it.cpus("b") == 2000
 
 
 def test_pods_of_a_service_that_came_after_the_look_count(cluster: Cluster) -> None:
