@@ -5,7 +5,8 @@ with few pipelines the one whose jump does not fit leaves a good part of the bud
 Here every combination counts: `best[r]` is the largest worth of the items so far within r units, and an item adds
 max over its columns k of best[r - cost k] + worth k (Dudzinski and Walukiewicz 1987). Budgets that are nested are
 solved from the inside out: a group's `best` is an item of the group around it, which can be given any share of its
-budget.
+budget. Sets of nodes cross groups; they get a price each, which is raised while what is best draws too much on them and
+lowered while it does not (Lagrangian relaxation; the step is Polyak's).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headgate.core.filling import Space
 from headgate.core.laminar import UNLIMITED, Floats, Ints, Tree
 
 MOST_ROWS = 32
@@ -21,6 +23,9 @@ MOST_ROWS = 32
 
 CELLS = 400
 """Units that a budget is cut into at the most. Grants round up to units, so that they always fit."""
+
+PRICINGS = 12
+"""How often the prices of node sets are tried anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +38,31 @@ class _Item:
     row: int = -1
     choices: tuple[tuple[_Item, Ints], ...] = ()
     """Of a group: its items and, for each of them, the choice that is best with r units for it and those before."""
+
+
+def improved(space: Space, rows: Ints, grants: Ints, table: Ints, worth: Floats, column: Ints) -> Ints:
+    """`column`, a choice of each row of `table` that is known to fit, or a better one; arguments as of `choose`."""
+    everyone = np.arange(len(rows))
+    value = float(worth[everyone, column].sum())
+    within = np.array([np.isin(rows, limit.members) for limit in space.cuts], dtype=np.float64).reshape(-1, len(rows))
+    spare = np.array([limit.room - int(grants[limit.members].sum()) for limit in space.cuts]) + within @ grants[rows]
+    price = np.zeros(len(space.cuts))
+    for _ in range(PRICINGS):
+        paid = worth - (price @ within)[:, None] * table
+        chosen = choose(space.tree, rows, grants, table, paid)
+        amount = table[everyone, chosen]
+        over = within @ amount - spare
+        if (over <= 0).all():
+            if (reached := float(worth[everyone, chosen].sum())) > value:
+                value, column = reached, chosen
+            if not price.any():
+                break
+        most = float(paid[everyone, chosen].sum() + price @ spare)
+        moving = np.where(price > 0, over, np.maximum(over, 0))
+        if most <= value or not moving.any():
+            break
+        price = np.maximum(0, price + (most - value) / float(moving @ moving) * moving)
+    return column
 
 
 def choose(tree: Tree, rows: Ints, grants: Ints, table: Ints, worth: Floats) -> Ints:

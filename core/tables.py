@@ -19,6 +19,9 @@ FEW = 32
 SOME = 256
 """Up to so many pipelines a table that gets finer keeps all its grants."""
 
+EVENLY = 32
+"""How many grants are looked at where a jump that does not fit leaves much over."""
+
 FINE = 0.01
 """A grid is fine enough when its neighbouring grants differ by this share of themselves."""
 
@@ -131,6 +134,12 @@ def finer(problem: Problem, rows: Ints, near: Near, expected: Floats) -> Ints | 
         below, above = (here - left)[:, None] * -_BESIDE, (right - here)[:, None] * _BESIDE
         wanted = np.concatenate((wanted, here[:, None] + below, here[:, None] + above), axis=1)
     return _stepped(np.rint(wanted), left, right, step)
+
+
+def evenly(problem: Problem, rows: Ints, low: Ints, high: Ints) -> Ints:
+    """Grants from `low` to `high` at the same distances, whatever the load: m x EVENLY."""
+    share = np.arange(1, EVENLY + 1) / EVENLY
+    return _stepped(np.rint(low[:, None] + (high - low)[:, None] * share), low, high, problem.limits.step[rows])
 
 
 def expected(worth: Floats, near: Near, price: Floats) -> tuple[Floats, float]:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from headgate.core.filling import fill, step_below
-from headgate.core.knapsack import MOST_ROWS, choose
+from headgate.core.knapsack import MOST_ROWS, improved
 from headgate.core.laminar import Floats, Ints
 from headgate.core.paths import Paths, by_shortfall, by_slope
 from headgate.core.policies.base import Division, classes_of
 from headgate.core.policies.shares import needed
 from headgate.core.pricing import take
 from headgate.core.problem import Problem
-from headgate.core.tables import SOME, Near, ample, expected, finer, grid, last_step, level_with, merged, moved
+from headgate.core.tables import SOME, Near, ample, evenly, expected, finer, grid, last_step, level_with, merged, moved
 from headgate.core.units import MILLI, format_duration
 from headgate.core.utility import Curve, InTime, Utility, in_time
 
@@ -24,6 +24,9 @@ WORTHLESS = 1e-7
 
 GAP = 1e-3
 """Utility of each pipeline that greedy may have left on the table before anything else is tried."""
+
+WIDE = 1e-2
+"""The same, for looking at grants that are evenly apart too: a coarse grid may lack those that would fit."""
 
 SMALL = 1e-3
 """Utility of each pipeline that is too little to make a table finer a second time."""
@@ -142,9 +145,9 @@ class SloPolicy:
         shares = weight[rows, None]
         few = len(rows) <= MOST_ROWS
         rounds = ROUNDS - (self.objective.fair and not few)
-        close = False
-        for left in range(rounds, -1, -1):
-            last = complete or not left or close
+        close = even = False
+        for left in range(rounds, -2, -1):
+            last = complete or left <= 0 or close
             # What is left over says nothing of where the lowest levels meet.
             final = last or (not self.objective.fair and (few or left < rounds))
             grants[rows] = low
@@ -159,19 +162,21 @@ class SloPolicy:
             if more is None and not final:
                 taken = take(space, grants, rows, problem.limits.rank, paths, least, gap)
                 column = paths.column[taken.point]
-            if few and taken.unused > gap and not space.cuts:
-                exact = choose(space.tree, rows, grants, table, worth)
-                if worth[everyone, exact].sum() > worth[everyone, column].sum():
-                    column = exact
-                    near = Near.of(table, column)
+            crossing = bool(space.cuts) and len(space.tree) > 1
+            if few and gap < np.inf and (taken.unused > gap or crossing):
+                column = improved(space, rows, grants, table, worth, column)
+                near = Near.of(table, column)
+            bound = max(0.0, float(worth[:, 0].sum()) + taken.most - float(worth[everyone, column].sum()))
             if more is None:
-                break
+                if complete or even or not few or self.objective.fair or bound <= WIDE * len(rows):
+                    break
+                even, close = True, False
+                more = evenly(problem, rows, low, np.minimum(high, low + space.slack(grants)[rows]))
             kept = paths.beside(taken.point) if len(rows) > SOME else None
             table, utility = merged(table, utility, near, kept, more, curve(more))
         grants[rows] = table[everyone, column]
-        bound = max(0.0, float(worth[:, 0].sum()) + taken.most - float(worth[everyone, column].sum()))
         # Where moves have a price the table is not of utilities; where node sets cross groups duality is not shown.
-        shown = not (self.objective.fair or problem.calm or (space.cuts and len(space.tree) > 1))
+        shown = not (self.objective.fair or problem.calm or crossing)
         return _Found(grants, bound if shown else None, _Seen(rows, table, utility, column))
 
     def _closer(
