@@ -67,7 +67,12 @@ def connect(settings: AwsSettings) -> BaseClient:
         raise SettingsError("node provider aws needs the extra aws: pip install 'headgate[aws]'") from None
 
     config = Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 1})
-    return boto3.client("autoscaling", region_name=settings.region, endpoint_url=settings.endpoint, config=config)
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return boto3.client("autoscaling", region_name=settings.region, endpoint_url=settings.endpoint, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise SettingsError(f"node provider aws: region or endpoint cannot be used: {error}") from None
 
 
 class AwsProvider:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -15,6 +16,9 @@ from headgate.core.hookspecs import CommandLine, hookimpl
 from headgate.core.nodes.settings import GroupSettings, NodeSettings
 from headgate.core.providers import NodeTemplate
 from headgate.core.units import format_cpu, parse_cpu, parse_duration
+
+if TYPE_CHECKING:
+    from headgate.controller.nodes.simulate import Setting
 
 
 @hookimpl
@@ -74,6 +78,7 @@ def simulate(command_line: CommandLine, /, trace: str, output: str, report: str 
         slo=_parsed("slo", options),
         unit=_cpus("unit", options),
     )
+    _check(setting)
     runs = [headgate(setting), *(rival(name, setting) for name in RULES)]
     figures, records = [f for f, _ in runs], [r for _, r in runs]
     told = (
@@ -89,6 +94,14 @@ def simulate(command_line: CommandLine, /, trace: str, output: str, report: str 
     for one in figures:
         table.add_row(*cells(one))
     Console(width=None if Console().is_terminal else 120).print(table)
+
+
+def _check(setting: Setting) -> None:
+    if setting.cost <= 0:
+        raise SettingsError("--cost: must be more than 0")
+    if setting.unit > setting.template.cpu:
+        unit, node = format_cpu(setting.unit), format_cpu(setting.template.cpu)
+        raise SettingsError(f"--unit: a replica of {unit} CPUs fits on no node of {node}")
 
 
 def _settings(command_line: CommandLine, options: dict[str, object]) -> NodeSettings:

@@ -340,6 +340,14 @@ class VirtualCluster:
         new = f"{pod.name.rstrip('0123456789')}{self.count}"
         cpu = pod.cpu if pod.template_cpu is None else pod.template_cpu
         self.pods[new] = replace(
-            pod, name=new, node=None, cpu=cpu, allocated=None, actual=None, terminating=False, created=self.now
+            pod,
+            name=new,
+            node=None,
+            cpu=cpu,
+            allocated=None,
+            actual=None,
+            resize=None,
+            terminating=False,
+            created=self.now,
         )
         self.usage[new] = self.usage.pop(name, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headgate.core.nodes.drain import Board, evictable, place, simulate
+from headgate.core.nodes.drain import Board, evictable, moving_size, place, simulate
 from headgate.core.nodes.frame import Frame
 from headgate.core.nodes.model import NodeInfo
 from headgate.core.nodes.removal import Scene
@@ -155,7 +155,7 @@ def _chosen(
             reasons[node.name] = why
             continue
         pods = board.close(node.name)
-        why = _without_room({node.name, *(n.name for n in going)}, signals, survivors)
+        why = _without_room([*going, node], signals, survivors)
         why = why or simulate(node, board, scene.budgets, scene.settings.most_grace, sizes)
         if why:
             reasons[node.name] = why
@@ -165,11 +165,14 @@ def _chosen(
     return going if going == asked else _shadowed(going, leaving, scene, reasons)[0]
 
 
-def _without_room(leaving: set[str], signals: Signals, survivors: Sequence[NodeInfo]) -> str:
-    """The resize that would ask for a new node once these are gone, found as `measure` finds it. Empty: none."""
+def _without_room(leaving: Sequence[NodeInfo], signals: Signals, survivors: Sequence[NodeInfo]) -> str:
+    """The resize that would ask for a new node once these are drained, found as `measure` finds it. Empty: none."""
     if not signals.movable:
         return ""
-    board = Board(place(n, {}) for n in survivors if n.name not in leaving)
+    names = {node.name for node in leaving}
+    board = Board(place(n, {}) for n in survivors if n.name not in names)
+    for pod in sorted((p for n in leaving for p in n.serving), key=lambda p: (-moving_size(p, {}), p.name)):
+        board.put(pod, moving_size(pod, {}))
     for resize in signals.movable:
         if board.put(resize.pod, resize.pod.cpu, beside=resize.home) is None:
             return f"{resize.describe()}, what would remain has not"

@@ -11,9 +11,9 @@ from headgate.core.nodes.actions import Action, Cancel, Decision, Delete, Increa
 from headgate.core.nodes.choice import choose
 from headgate.core.nodes.drain import Board, by_namespace, place
 from headgate.core.nodes.frame import Frame, build, clean_up, describe, learn
-from headgate.core.nodes.model import Cluster, NodeInfo
+from headgate.core.nodes.model import Cluster, GroupView, NodeInfo
 from headgate.core.nodes.removal import Scene, advance, undo
-from headgate.core.nodes.settings import NodeSettings
+from headgate.core.nodes.settings import GroupSettings, NodeSettings
 from headgate.core.nodes.shadow import Shadow, no_allocator
 from headgate.core.nodes.signals import Signals, measure, peak, sustain
 from headgate.core.nodes.state import GroupState, Phase, Removal, State
@@ -121,8 +121,10 @@ def _grow(draft: _Draft, settings: NodeSettings, cluster: Cluster, now: float) -
     """Decide the additions. The nodes on their way out that pending pods need instead."""
     if draft.frozen:
         return frozenset()
-    total = sum(f.target for f in draft.frames.values())
-    total_cpu = sum(f.machines_cpu for f in draft.frames.values())
+    unplanned = [g for g in settings.groups if g.name not in draft.frames]
+    apart = [_apart(draft.states[g.name], g, cluster.groups.get(g.name)) for g in unplanned]
+    total = sum(f.target for f in draft.frames.values()) + sum(count for count, _ in apart)
+    total_cpu = sum(f.machines_cpu for f in draft.frames.values()) + sum(cpu for _, cpu in apart)
     rooms = []
     for name, frame in draft.frames.items():
         most, limit = growth.headroom(frame, settings, total, total_cpu)
@@ -167,6 +169,16 @@ def _grow(draft: _Draft, settings: NodeSettings, cluster: Cluster, now: float) -
         seen = frame.target - sum(_taken_back(action, name) for action in draft.actions)
         draft.actions.append(Increase(name, want.count, seen, why))
     return pending.needed
+
+
+def _apart(state: GroupState, group: GroupSettings, view: GroupView | None) -> tuple[int, int]:
+    """Machines, and their millicores, of a group that is not planned for: another's, or its provider does not answer.
+
+    The limits of all groups together hold them, too: as many as are told, or else were there last.
+    """
+    count = len(state.joined | state.waiting.keys()) if view is None else view.group.target
+    template = (view.template if view is not None else None) or group.template
+    return count, count * (template.cpu if template else 0)
 
 
 def _as_clause(closed: str) -> str:

@@ -34,3 +34,13 @@ def test_the_built_in_providers_have_settings_and_open() -> None:
 def test_a_mistake_in_a_providers_settings_is_named(kind: str, settings: object, expected: str) -> None:
     with pytest.raises(SettingsError, match=expected):
         validate(Document("nodes.yaml", settings), plugin.headgate_node_providers()[kind].settings)
+
+
+@pytest.mark.parametrize("wrong", [{"endpoint": "localhost:4566"}, {"region": "eu west"}], ids=["endpoint", "region"])
+def test_an_address_that_aws_cannot_be_asked_at_is_named(wrong: dict[str, str]) -> None:
+    pytest.importorskip("boto3", reason="boto3 is not installed: AWS is not tested")
+    groups = [{"name": "a", "maximum": 2, "autoscaling_group": "x"}]
+    kind = plugin.headgate_node_providers()["aws"]
+    settings = validate(Document("nodes.yaml", {"region": "eu-west-1", "groups": groups, **wrong}), kind.settings)
+    with pytest.raises(SettingsError, match="aws: region or endpoint cannot be used"):
+        kind.open(settings)

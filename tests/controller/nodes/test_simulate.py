@@ -107,3 +107,18 @@ def test_a_settings_file_sets_thresholds_and_mistakes_are_named(tmp_path: Path) 
     assert command("--trace", str(tmp_path / "none.csv"))[1].endswith(
         "none.csv: cannot be read: No such file or directory"
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--unit", "8"), "--unit: a replica of 8 CPUs fits on no node of 4"),
+        (("--cost", "0s"), "--cost: must be more than 0"),
+    ],
+)
+def test_what_makes_no_comparison_is_refused(tmp_path: Path, option: tuple[str, str], message: str) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("minute,pipeline,requests\n0,us,60\n")
+    code, text = command("--trace", str(trace), *option)
+    assert code == 2
+    assert text.startswith(message)

@@ -105,7 +105,10 @@ class Trouble(RuleBasedStateMachine):
         if names := sorted(name for name, pod in self.it.world.pods.items() if pod.node):
             name = names[index % len(names)]
             pod = self.it.world.pods[name]
-            self.it.world.pods[name] = replace(pod, cpu=pod.cpu + more, allocated=pod.cpu, resize=kind)
+            template = pod.cpu if pod.template_cpu is None else pod.template_cpu
+            self.it.world.pods[name] = replace(
+                pod, cpu=pod.cpu + more, allocated=pod.cpu, resize=kind, template_cpu=template
+            )
 
     @rule(index=st.integers(0, 9))
     def somebody_cordons_a_node(self, index: int) -> None:

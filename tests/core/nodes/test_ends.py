@@ -10,7 +10,7 @@ import pytest
 
 from headgate.controller.nodes.virtual import VirtualGroup
 from headgate.core.nodes.actions import Delete, Increase, Mark
-from headgate.core.nodes.model import Resize
+from headgate.core.nodes.model import NodeInfo, Resize
 from headgate.core.nodes.plan import plan_nodes
 from headgate.core.nodes.settings import GroupSettings, NodeSettings
 from headgate.core.nodes.state import Phase, State
@@ -168,3 +168,21 @@ def test_a_node_whose_deletion_did_not_reach_the_provider_is_given_back_with_its
     assert it.state.removals == {}
     assert not any(node.marked or node.unschedulable for node in it.world.nodes.values())
     assert len(it.world.nodes) == 3
+
+
+@pytest.mark.parametrize("owner", ["Cluster Autoscaler", None], ids=["another's", "does not answer"])
+def test_groups_that_are_not_planned_for_count_towards_the_limit_of_all(lab: Make, owner: str | None) -> None:
+    it = lab(2, maximum=10)
+    it.settings = NodeSettings((*it.settings.groups, GroupSettings("other", minimum=1)), maximum=4)
+    it.world.groups_["other"] = VirtualGroup("other", NodeTemplate(CPU), 1)
+    for name in ("o0", "o1"):
+        it.world.add_node(NodeInfo(name, CPU, "other"))
+    it.run(30)
+    it.world.groups_["other"].owner = owner
+    if owner is None:
+        silent = ("instances", "other")
+        it.world.fault = lambda *call: Unavailable("no answer") if call == silent else None
+    it.load(0.9)
+    it.run(600)
+    assert it.actions(Increase) == []
+    assert "at the maximum of 4 nodes of all groups" in it.reasons
