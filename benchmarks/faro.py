@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -59,6 +60,7 @@ class Task:
     live: bool
     law: str
     shed: bool
+    arrivals: Literal["poisson", "counted"]
 
 
 def jobs_of(trace: Trace, jobs: int) -> Trace:
@@ -72,7 +74,7 @@ def jobs_of(trace: Trace, jobs: int) -> Trace:
 def world(task: Task) -> World:
     """The reference setting: replicas of one CPU that take 35 s to start and 30 s to go; live: CPUs move at once."""
     setting = World(Laws(parse_law(task.law), {}), task.cpus * 1000, latency=0.72, in_flight=4, router=0.0046)
-    setting = replace(setting, shed=task.shed, seed=task.seed)
+    setting = replace(setting, shed=task.shed, arrivals=task.arrivals, seed=task.seed)
     return setting if task.live else replace(setting, step=1000, start=35.0, release=30.0)
 
 
@@ -102,6 +104,12 @@ def options() -> argparse.Namespace:
     parser.add_argument("--service", default=LAW, help="the law of service times, as of headgate backtest")
     parser.add_argument("--jobs", type=int, default=10, help="the first so many; above ten the same again, shifted")
     parser.add_argument("--shed", action="store_true", help="refuse at once what will miss the SLO in all likelihood")
+    parser.add_argument(
+        "--arrivals",
+        choices=["poisson", "counted"],
+        default="poisson",
+        help="counted: exactly a minute's requests, one after another, as Faro's load generator sends them",
+    )
     parser.add_argument("--processes", type=int, default=1, help="simulations at once")
     return parser.parse_args()
 
@@ -111,8 +119,9 @@ def main() -> None:
     if not (chosen.folder / FILE).exists():
         sys.exit(f"{chosen.folder / FILE} is not here: it holds the request traces")
     days, budgets, policies = numbers(chosen.days), numbers(chosen.cpus), chosen.policies.split(",")
+    settings = (chosen.live, chosen.service, chosen.shed, chosen.arrivals)
     tasks = [
-        Task(chosen.folder, day, chosen.jobs, policy, cpus, seed, chosen.live, chosen.service, chosen.shed)
+        Task(chosen.folder, day, chosen.jobs, policy, cpus, seed, *settings)
         for day in days
         for policy in policies
         for cpus in budgets

@@ -79,12 +79,10 @@ def allocate(
     """
     if limits is None:
         limits = compile_limits(pipelines, budget)
-    problem = replace(
-        pose(limits, Wants.of(limits.names, demands), columns_of(limits.names, current)),
-        arriving=calm.arriving,
-        price=calm.price,
-        most_moved=calm.most_moved,
-    )
+    posed = pose(limits, Wants.of(limits.names, demands), columns_of(limits.names, current))
+    # A utility of 1 for each pipeline over the whole budget is what CPUs bring in the mean, at best.
+    mean = float((posed.load > 0).sum()) / max(limits.total / MILLI, 1e-3)
+    problem = replace(posed, arriving=calm.arriving, price=calm.price * mean, most_moved=calm.most_moved)
     chosen = find_policy(policy) if isinstance(policy, str) else policy
     solution = solve(problem, chosen)
     division, names = solution.division, limits.names

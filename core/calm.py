@@ -25,7 +25,10 @@ class Calm:
     horizon: float = 120.0
     """Seconds over which a move has to pay. The `slo` policies count a CPU that moves by 1 - move_cost / horizon."""
     price: float = 0.0
-    """Utility, 0 to 1, that a CPU must bring above all that where it moves to; of the `slo` policies too."""
+    """What a CPU must bring above all that where it moves to; of the `slo` policies too.
+
+    1: as much as CPUs bring in the mean, a utility of 1 for each pipeline with load over the whole budget.
+    """
     band: float = 0.1
     """Changes of load by less than this share of it never move anything; 0 with `noise` 0: every change does."""
     noise: float = 5.0
@@ -46,12 +49,13 @@ class Calm:
         """For moves that take effect after `delay` seconds: the defaults where that is at once.
 
         Otherwise the price of each move decides, at every decision, and no gate before it. Price and horizon were
-        chosen on days 2, 5 and 8 of the traces of benchmarks/faro.py: prices of 0.01 to 0.04 and horizons of 1.4 to 2
-        delays do much alike there, no price at all costs a third more violations or twice as many.
+        chosen on days 2, 5 and 8 of the traces of benchmarks/faro.py with 32 and 36 CPUs, for Poisson arrivals and for
+        rougher ones (docs/benchmarks-faro.md): prices of 0.2 to 0.4 and horizons of 1.5 to 3 delays do much alike
+        there; a tenth of the price costs 5 % more violations of the rougher arrivals and twice the moves.
         """
         if not delay:
             return cls()
-        return cls(move_cost=delay, horizon=2 * delay, price=0.02, band=0.0, noise=0.0, stabilisation=0.0)
+        return cls(move_cost=delay, horizon=2 * delay, price=0.3, band=0.0, noise=0.0, stabilisation=0.0)
 
     @property
     def arriving(self) -> float:

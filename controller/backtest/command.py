@@ -112,6 +112,13 @@ _duration, _cpu = _parsed(parse_duration), _parsed(parse_cpu)
 )
 @click.option("--router", default="0s", show_default=True, callback=_duration, help="Time in a router, each way.")
 @click.option("--shed", is_flag=True, help="Refuse at once a request that will miss the SLO in all likelihood.")
+@click.option(
+    "--arrivals",
+    type=click.Choice(["poisson", "counted"]),
+    default="poisson",
+    show_default=True,
+    help="Poisson at the minute's rate, or exactly its requests, with exponential gaps from its beginning.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Average over so many seeds.")
 @click.option(
@@ -185,6 +192,7 @@ def _world(options: dict[str, Any]) -> World:
         in_flight=options["in_flight"],
         router=options["router"],
         shed=options["shed"],
+        arrivals=options["arrivals"],
         seed=options["seed"],
     )
 

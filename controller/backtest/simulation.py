@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headgate.controller.backtest.book import Book
 from headgate.controller.backtest.cluster import Cluster
+from headgate.controller.backtest.drawing import Drawing
 from headgate.controller.backtest.grid import Trace
 from headgate.controller.backtest.station import Counters, Station
 from headgate.controller.backtest.world import Outcome, Policy, World
@@ -28,9 +28,8 @@ def simulate(
 ) -> Outcome:
     """Replay `trace` in `world` under `policy`; `progress` hears how many minutes have passed.
 
-    Arrivals are Poisson at the minute's rate. They and the service times depend on the seed, the minute and the
-    pipeline only: every policy meets the same requests. At the start each pipeline serves with one CPU, or an equal
-    share of a budget that is smaller; the first decision follows after one interval.
+    Every policy meets the same requests. At the start each pipeline serves with one CPU, or an equal share of a budget
+    that is smaller; the first decision follows after one interval.
     """
     run = _Run(trace, world, policy)
     for minute in range(trace.minutes):
@@ -42,6 +41,7 @@ def simulate(
 class _Run:
     def __init__(self, trace: Trace, world: World, policy: Policy) -> None:
         self._trace, self._world, self._policy = trace, world, policy
+        self._drawing = Drawing(trace, world)
         self._now = 0.0
         deadline = world.latency if world.shed else math.inf
         self._stations = {
@@ -60,8 +60,8 @@ class _Run:
 
     def replay(self, minute: int) -> None:
         """One minute of the trace."""
-        for index, (name, station) in enumerate(self._stations.items()):
-            arrivals, services = self._draw(minute, index, name)
+        for index, station in enumerate(self._stations.values()):
+            arrivals, services = self._drawing.minute(minute, index)
             station.feed(arrivals, services)
             self._book.expect(minute, index, len(arrivals))
         self._pass((minute + 1) * _MINUTE, lambda seconds: self._book.hold(minute, seconds, self._cluster))
@@ -80,12 +80,6 @@ class _Run:
         for index, station in enumerate(self._stations.values()):
             self._book.settle(index, station, last=True)
         return self._book.outcome(self._policy.name, self._cluster.moved, np.array(self._decision_seconds))
-
-    def _draw(self, minute: int, index: int, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        random = np.random.default_rng((self._world.seed, minute, index))
-        count = int(random.poisson(self._trace.requests[minute, index]))
-        arrivals = np.sort(random.uniform(minute * _MINUTE, (minute + 1) * _MINUTE, count))
-        return arrivals, self._world.laws.of(name).sample(random, count)
 
     def _pass(self, until: float, hold: Callable[[float], None]) -> None:
         """Let time pass up to `until`, with decisions and changes of CPUs on the way; `hold` hears of each stretch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,8 @@ class World:
     """Time that a request, and again its answer, takes in the router; 0: no router."""
     shed: bool = False
     """A request that would miss the SLO in all likelihood is refused when it comes, and counts as dropped."""
+    arrivals: Literal["poisson", "counted"] = "poisson"
+    """At the minute's rate, or exactly its requests one after another (`drawing.py`)."""
     seed: int = 0
 
 

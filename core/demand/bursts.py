@@ -33,6 +33,8 @@ class Bursts:
     memory: int = 60
     """Pairs over which the mean is taken."""
     most: float = 25.0
+    least: float = 1.0
+    """Variation that is taken for granted; 1: what is smoother than Poisson is planned as Poisson."""
 
     def update(self, state: BurstsState | None, seen: Seen) -> BurstsState | None:
         """The state after one more interval; the same one where its count is not known."""
@@ -52,5 +54,5 @@ class Bursts:
         return BurstsState(requests, window, dispersion, pairs)
 
     def variation(self, state: BurstsState | None) -> float:
-        """Coefficient of variation of the time between arrivals; at least 1, so that smoother ones count as Poisson."""
-        return 1.0 if state is None else math.sqrt(max(1.0, state.dispersion))
+        """Coefficient of variation of the time between arrivals, at least `least`."""
+        return self.least if state is None else max(self.least, math.sqrt(state.dispersion))

@@ -134,6 +134,13 @@ RECENT_HORIZONS, RECENT_RATES = 4, 10
 QUEUES_LAST = 10.0
 """Seconds of delay beyond which a queue of now says nothing about then: it was served or dropped meanwhile."""
 
+LEAST_BURSTS = 1.75
+"""Variation of the arrivals that is planned for where moves take time, whatever the counts say.
+
+What comes in a burst of seconds meets the CPUs that are there, and counts over longer intervals do not show it. Chosen
+with the price of moves (`Calm.of_delay`), as told there.
+"""
+
 JUDGED_EVERY = 5
 """Intervals between the judgements of a forecaster: judging takes ten times as long as learning."""
 
@@ -144,7 +151,8 @@ def default_estimator(interval: float = 1.0, delay: float = 0.0) -> Learned:
     Forecasts the mean rate over the horizon of a decision, delay + interval. Follows, of two levels, a damped trend
     and the seasons of a quarter of an hour, an hour, a day and a week, whichever erred least on the pipeline so far.
     Where moves take time the rates of the last four horizons are scenarios too: it does not pay to take CPUs from a
-    pipeline that was busy a moment ago when getting them back takes as long.
+    pipeline that was busy a moment ago when getting them back takes as long. Arrivals then are planned for as rougher
+    than Poisson.
     """
     horizon = delay + interval
     level = Level()
@@ -162,5 +170,9 @@ def default_estimator(interval: float = 1.0, delay: float = 0.0) -> Learned:
         recent = Recent(window=RECENT_HORIZONS * horizon, every=RECENT_HORIZONS * horizon / RECENT_RATES)
         outlook = Pool((outlook, recent))
     return Learned(
-        outlook=outlook, counter=Counter(span=horizon), stale=max(10.0, 5 * interval), queued=delay <= QUEUES_LAST
+        outlook=outlook,
+        counter=Counter(span=horizon),
+        bursts=Bursts(least=LEAST_BURSTS if delay > 0 else 1.0),
+        stale=max(10.0, 5 * interval),
+        queued=delay <= QUEUES_LAST,
     )
