@@ -28,7 +28,7 @@ def turn(
     """What was learned after `samples`, at most one of each pipeline, and the demands of `names` at `now`."""
     # By its method: isinstance of a protocol takes as long as the estimates of a pipeline.
     if hasattr(estimator, "turn"):
-        return cast(Together, estimator).turn(learned, samples, names, now)
+        return cast("Together", estimator).turn(learned, samples, names, now)
     after = dict(learned)
     for name, sample in samples.items():
         after[name] = estimator.update(after.get(name), sample)
