@@ -14,7 +14,7 @@ from headgate.controller.backtest.world import Policy, World
 from headgate.controller.installed import find_policy, policies
 from headgate.core.calm import RESTLESS
 from headgate.core.decision import Config, State, decide
-from headgate.core.demand import Estimator
+from headgate.core.demand import Estimator, Learned, default_estimator
 from headgate.core.model import Budget, Demand, Observation, Pipeline, Sample, Slo
 
 FRAMEWORKS = ("hpa", "kpa")
@@ -57,6 +57,8 @@ class Clairvoyant:
     trace: Trace
     world: World
     horizon: float
+    blind: Learned
+    """What headgate would use without it, whose way to plan for queues and bursts it shares."""
 
     def update(self, state: Any, sample: Sample) -> Sample:  # noqa: ARG002
         """Nothing is learned; the sample says which pipeline it is."""
@@ -73,7 +75,8 @@ class Clairvoyant:
             arrival_rates=tuple(rates.tolist()),
             cpu_seconds_per_request=law.mean,
             service_cv=law.deviation / law.mean,
-            queue=state.queue or 0.0,
+            queue=(state.queue or 0.0) if self.blind.queued else 0.0,
+            arrival_cv=self.blind.bursts.least,
         )
 
 
@@ -99,6 +102,9 @@ def contender(
         return Contender(Headgate(name, interval, config), world)
     if name == "oracle-free":
         world, config = replace(world, start=0.0, release=0.0), replace(config, calm=RESTLESS)
-    eye = Clairvoyant(trace, world, interval + world.start + world.release)
+    delay = world.start + world.release
+    eye = Clairvoyant(trace, world, interval + delay, default_estimator(interval, delay))
     policy = "slo" if "slo" in policies() else "proportional"
+    # The price of moves is for doubt, of which it has none: its moves cost what they take.
+    config = replace(config, calm=replace(config.calm, price=0.0))
     return Contender(Headgate(name, interval, replace(config, policy=find_policy(policy), estimator=eye)), world)
