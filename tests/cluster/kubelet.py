@@ -116,11 +116,12 @@ class Kubelets:
             self._thread.join()
 
     def restart(self, pod: str) -> None:
-        """The pod's containers crash and start again."""
+        """The pod's containers crash and start again, with what is set aside for them, in force or not before."""
         for known in self.client.list("pods", fieldSelector=f"metadata.name={pod}"):
             state = self._pods[known["metadata"]["uid"]]
             for container in known["spec"]["containers"]:
                 state.restarts[container["name"]] = state.restarts.get(container["name"], 0) + 1
+            state.actual, state.accepted = clone(state.allocated), None
 
     def _time(self) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.epoch + self.now))

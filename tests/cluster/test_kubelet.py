@@ -83,6 +83,19 @@ def test_the_runtime_may_fail(small: Cluster) -> None:
     assert told(small, "p") == ("1", "1", {})
 
 
+def test_a_container_that_crashes_starts_with_what_is_set_aside_for_it(small: Cluster) -> None:
+    # Measured with containerd and runc: a growth that could not be put in force was, when the container started again.
+    small.kubelets.broken["p"] = "the update is refused"
+    grow(small, "p", "1")
+    small.kubelets.step()
+    small.kubelets.step()
+    assert told(small, "p") == ("1", "900m", {"PodResizeInProgress": "Error"})
+    small.kubelets.restart("p")
+    small.kubelets.step()
+    assert told(small, "p") == ("1", "1", {})
+    assert small.client.get("pods", "p", SPACE)["status"]["containerStatuses"][0]["restartCount"] == 1
+
+
 def test_a_policy_may_restart_the_container(small: Cluster) -> None:
     container = make.container("main", make.burstable("100m"), resizePolicy=make.restarting())
     small.client.create("pods", make.pod("r", container, namespace=SPACE, node="n1"))
