@@ -81,7 +81,9 @@ class Cost:
         cpu, window = cpu + state.carried_cpu, window + state.carried_window
         completions += state.carried_completions
         enough = self.enough if state.served else 1.0
-        if completions < enough and (window < self.longest or 0.0 < completions < 1.0):
+        few = completions < enough and (window < self.longest or 0.0 < completions < 1.0)
+        # Requests take CPU: a counter that did not move beside them has not been read anew (cAdvisor's is every 10 s).
+        if few or (cpu <= 0.0 < completions):
             return state._replace(carried_cpu=cpu, carried_completions=completions, carried_window=window)
         if not state.served:
             return self._first(state, cpu, completions, window)

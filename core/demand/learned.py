@@ -97,7 +97,7 @@ class Learned:
             if counter.rate == 0 and not counter.queue:
                 # Counted, and none came: no load, whatever one will cost. Not to be confused with no metric.
                 return Demand(arrival_rates=(0.0,), cpu_seconds_per_request=0.0)
-            return Unknown("no request has been served yet, so the cost of one is not known")
+            return Unknown(f"{_uncosted(state.cost)}, so the cost of one is not known")
         return Demand(
             arrival_rates=scenarios,
             cpu_seconds_per_request=cost.per_request,
@@ -124,6 +124,15 @@ class Learned:
     @property
     def _usage(self) -> Usage:
         return Usage(self.outlook, self.counter)
+
+
+def _uncosted(cost: CostState | None) -> str:
+    """Why nothing is known of what a request costs."""
+    if cost is None:
+        return "the samples do not say both the CPU in use and the requests completed"
+    if cost.carried_completions:
+        return "no CPU has been counted yet for the requests that were served"
+    return "no request has been served yet"
 
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0

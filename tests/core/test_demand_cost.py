@@ -126,3 +126,16 @@ def test_requests_longer_than_an_interval_are_not_taken_for_base_load() -> None:
     # One request at a time, each 3 s of one CPU: in two of three seconds nothing completes.
     samples = [Sample("p", t, 1.0, completions=float(t % 3 == 0), cpu_seconds=1.0) for t in range(1, 901)]
     assert estimate(learn(samples)).per_request == pytest.approx(3.0, rel=0.05)
+
+
+def test_a_cpu_counter_that_is_read_seldom_counts_with_the_requests_since() -> None:
+    # Requests are counted every second, their CPU every tenth, all at once: 60 a second of 5 ms.
+    samples = [
+        Sample("p", float(t), 1.0, completions=60.0, cpu_seconds=3.0 if t % 10 == 0 else 0.0) for t in range(1, 301)
+    ]
+    state = None
+    for sample in samples:
+        state = Cost().update(state, sample)
+        found = Cost().estimate(state)
+        assert found is None or found.per_request == pytest.approx(0.005, rel=0.05)
+    assert estimate(state).per_request == pytest.approx(0.005, rel=0.01)

@@ -114,9 +114,17 @@ class TestLearned:
         assert estimator.estimate(None, 0.0) == Unknown("no sample yet")
         silent = learn(estimator, [Sample("p", t, 1.0) for t in range(1, 5)])
         assert estimator.estimate(silent, 4.0) == Unknown("the samples do not say how many requests arrive")
-        waiting = [Sample("p", t, 1.0, arrivals=1.0, completions=0.0) for t in range(1, 5)]
+        waiting = [Sample("p", t, 1.0, arrivals=1.0, completions=0.0, cpu_seconds=0.0) for t in range(1, 5)]
         assert estimator.estimate(learn(estimator, waiting), 4.0) == Unknown(
             "no request has been served yet, so the cost of one is not known"
+        )
+        unmeasured = [Sample("p", t, 1.0, arrivals=9.0, completions=9.0) for t in range(1, 5)]
+        assert estimator.estimate(learn(estimator, unmeasured), 4.0) == Unknown(
+            "the samples do not say both the CPU in use and the requests completed, so the cost of one is not known"
+        )
+        unmoved = [Sample("p", t, 1.0, arrivals=9.0, completions=9.0, cpu_seconds=0.0) for t in range(1, 5)]
+        assert estimator.estimate(learn(estimator, unmoved), 4.0) == Unknown(
+            "no CPU has been counted yet for the requests that were served, so the cost of one is not known"
         )
         stopped = learn(estimator, steady(100))
         assert estimator.estimate(stopped, 130.0) == Unknown("last sample is 30 s old")
