@@ -15,7 +15,7 @@ BUILT_IN: tuple[Policy, ...] = (
     SloPolicy(SUM),
     SloPolicy(FAIR, name="slo-fair"),
     SloPolicy(FAIRSUM, name="slo-fairsum"),
-    SloPolicy(SUM, Shedding(), name="slo-shed"),
+    SloPolicy(SUM, Shedding(), name="slo-shed", doubt=0.2),
 )
 POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in BUILT_IN}
 

@@ -81,12 +81,17 @@ class SloPolicy:
     objective: Objective = SUM
     utility: Utility = field(default_factory=InTime)
     name: str = "slo"
+    doubt: float = 1.0
+    """Share of the price of moves that is asked. The price is made for knees, where what is missing costs all at once;
+    a utility that falls little by little never falls by so much, and much would be missing all the time."""
 
     def divide(self, problem: Problem) -> Division:
         """The objective is the sum, with weights scaled to a mean of 1, of the pipelines with known demand.
 
         For fair it is 1 - the largest shortfall, weighted so.
         """
+        if self.doubt != 1:
+            problem = replace(problem, price=problem.price * self.doubt)
         limits, space = problem.limits, problem.space
         weight = limits.weight / limits.weight.mean() if len(limits) else limits.weight
         found = _Found.floors(problem)
