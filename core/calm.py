@@ -51,7 +51,7 @@ class Calm:
         Otherwise the price of each move decides, at every decision, and no gate before it. Price and horizon were
         chosen on days 2, 5 and 8 of the traces of benchmarks/faro.py with 32 and 36 CPUs, for Poisson arrivals and for
         rougher ones (docs/benchmarks-faro.md): prices of 0.2 to 0.4 and horizons of 1.5 to 3 delays do much alike
-        there; a tenth of the price costs 5 % more violations of the rougher arrivals and twice the moves.
+        there; a fifth of the price costs 5 % more violations of the rougher arrivals and twice the moves.
         """
         if not delay:
             return cls()

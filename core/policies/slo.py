@@ -134,12 +134,7 @@ class SloPolicy:
         gets what this one leaves.
         """
         grants, space = found.grants.copy(), problem.space
-        low = grants[rows]
-        most = step_below(problem.limits, grants + space.slack(grants), grants)
-        high = np.minimum(high, most[rows])
-        useful = high > low
-        if not useful.all():
-            rows, low, high = rows[useful], low[useful], high[useful]
+        rows, low, high = _growing(problem, grants, rows, high)
         if not len(rows):
             return found
         curve = self.utility(problem, rows)
@@ -286,6 +281,17 @@ class _Found:
     @classmethod
     def floors(cls, problem: Problem) -> _Found:
         return cls(problem.limits.floor, 0.0)
+
+
+def _growing(problem: Problem, grants: Ints, rows: Ints, high: Ints) -> tuple[Ints, Ints, Ints]:
+    """Those of the pipelines `rows` that may have more than `grants` (n), what they have, and up to what: `high` (m) or
+    what the budgets around each allow it alone.
+    """
+    low = grants[rows]
+    most = step_below(problem.limits, grants + problem.space.slack(grants), grants)
+    high = np.minimum(high, most[rows])
+    useful = high > low
+    return (rows, low, high) if useful.all() else (rows[useful], low[useful], high[useful])
 
 
 def _utilities(problem: Problem, rows: Ints, curve: Curve, table: Ints) -> tuple[Floats, Floats | None]:
